@@ -1,0 +1,27 @@
+// Bundles every executable in helpers/ into one CommonJS file: unbundled ESM starts in twice the time (about 190 ms against 100).
+import { chmodSync, copyFileSync, mkdirSync, readdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+
+const root = dirname(fileURLToPath(import.meta.url));
+const out = join(root, 'dist/helpers');
+const entries = readdirSync(join(root, 'helpers')).filter((name) => name.endsWith('.ts'));
+
+await build({
+  absWorkingDir: root,
+  entryPoints: entries.map((name) => join('helpers', name)),
+  outdir: out,
+  outExtension: { '.js': '.cjs' },
+  bundle: true,
+  platform: 'node',
+  format: 'cjs',
+  target: 'node20',
+  banner: { js: '#!/usr/bin/env node' },
+  // Addons of their own, loaded only when used; pino's worker transports are never used.
+  external: ['raw-socket', 'unix-dgram'],
+  logLevel: 'warning',
+});
+for (const name of entries) chmodSync(join(out, name.replace(/\.ts$/, '.cjs')), 0o755);
+mkdirSync(join(root, 'dist/native'), { recursive: true });
+copyFileSync(join(root, 'build/Release/passel.node'), join(root, 'dist/native/passel.node'));
