@@ -1,0 +1,103 @@
+/**
+ * Every error a user can meet, in one table: a stable code that scripts may match, the exit status that goes with it, and the
+ * form of its message. Messages name the option or object, the value found and what was expected, in one line.
+ */
+
+interface ErrorRow {
+  readonly exitStatus: number;
+  /** Text with `{name}` places that the thrower fills. */
+  readonly form: string;
+}
+
+/** Exit status 1 is what callers of the C programs test for; 126/127 follow the shell for commands we start. */
+export const ERROR_TABLE = {
+  PASSEL_E_OPTION_UNKNOWN: { exitStatus: 1, form: "unknown option '{option}'" },
+  PASSEL_E_OPTION_AMBIGUOUS: { exitStatus: 1, form: "option '{option}' is ambiguous: it could be {candidates}" },
+  PASSEL_E_OPTION_NO_ARGUMENT: { exitStatus: 1, form: "option '{option}' needs a value: {expected}" },
+  PASSEL_E_OPTION_UNWANTED_ARGUMENT: {
+    exitStatus: 1,
+    form: "option '{option}' takes no value, but '{value}' was given",
+  },
+  PASSEL_E_OPTION_VALUE: { exitStatus: 1, form: "{option}: '{value}' is not valid: expected {expected}" },
+  PASSEL_E_OPTION_REPEATED: { exitStatus: 1, form: "{option}: '{value}' is one too many: {expected}" },
+  PASSEL_E_OPTION_CONFLICT: { exitStatus: 1, form: '{option} and {other} exclude each other' },
+  PASSEL_E_OPTION_REQUIRES: { exitStatus: 1, form: '{option} needs {other}' },
+  PASSEL_E_OPTION_UNSUPPORTED: { exitStatus: 1, form: '{option} is not supported by this version: {reason}' },
+  PASSEL_E_OPERAND: { exitStatus: 1, form: "unexpected argument '{value}': {expected}" },
+  PASSEL_E_COMMAND_UNKNOWN: { exitStatus: 1, form: "unknown command '{value}': expected {expected}" },
+  PASSEL_E_PORT_SPEC: { exitStatus: 1, form: "{option}: '{value}': {problem}: expected {expected}" },
+  PASSEL_E_PORT_BIND: { exitStatus: 1, form: '{option}: cannot listen on {endpoint}: {reason}' },
+  PASSEL_E_INTERFACE: { exitStatus: 1, form: "{option}: no network interface is called '{value}'" },
+  PASSEL_E_NO_ADDRESS_FAMILY: { exitStatus: 1, form: '{option}: the host has no usable {family}: {reason}' },
+  PASSEL_E_SOCKET_IN_USE: { exitStatus: 1, form: "--socket: '{value}' is in use by another process" },
+  PASSEL_E_SOCKET_PATH: { exitStatus: 1, form: "--socket: cannot listen on '{value}': {reason}" },
+  PASSEL_E_SOCKET_NONE_FREE: { exitStatus: 1, form: '--socket: none of {value} is free: name a path of your own' },
+  PASSEL_E_FD: { exitStatus: 1, form: '--fd: descriptor {value} cannot be used: {reason}' },
+  PASSEL_E_FILE: { exitStatus: 1, form: "{option}: cannot open '{value}': {reason}" },
+  PASSEL_E_USER: { exitStatus: 1, form: "{option}: cannot run as '{value}': {reason}" },
+  PASSEL_E_ADDON: { exitStatus: 1, form: "cannot load the native addon '{value}': {reason}" },
+  PASSEL_E_DAEMON: { exitStatus: 1, form: 'the background process ended before it was ready: {reason}' },
+  PASSEL_E_RUN_NO_COMMAND: {
+    exitStatus: 1,
+    form: 'no command to run: expected passel run [OPTION]... -- COMMAND [ARG]...',
+  },
+  PASSEL_E_RUN_NOT_FOUND: { exitStatus: 127, form: "cannot run '{value}': {reason}" },
+  PASSEL_E_RUN_NOT_EXECUTABLE: { exitStatus: 126, form: "cannot run '{value}': {reason}" },
+  PASSEL_E_QEMU_NETWORK: {
+    exitStatus: 1,
+    form: '{value} has no user-mode network of its own and needs QEMU {expected}',
+  },
+  PASSEL_E_DEMO: { exitStatus: 1, form: 'demo: {step} failed: {reason}' },
+  PASSEL_E_INTERNAL: { exitStatus: 1, form: 'internal error: {reason}' },
+} as const satisfies Record<string, ErrorRow>;
+
+/** Stable codes; they appear in JSON log lines and on `PasselError.code`. */
+export type ErrorCode = keyof typeof ERROR_TABLE;
+
+type Places<Form extends string> = Form extends `${string}{${infer Name}}${infer Rest}` ? Name | Places<Rest> : never;
+
+/** The values a message of this code needs. */
+export type ErrorValues<Code extends ErrorCode> = {
+  readonly [K in Places<(typeof ERROR_TABLE)[Code]['form']>]: string | number;
+};
+
+interface ErrorExtras {
+  /** A second line for people: what to try. */
+  readonly hint?: string;
+  readonly cause?: unknown;
+}
+
+/** An error with a code and exit status from {@link ERROR_TABLE}. */
+export class PasselError<Code extends ErrorCode = ErrorCode> extends Error {
+  override readonly name = 'PasselError';
+  readonly code: Code;
+  /** What the process ends with when nobody handles the error. */
+  readonly exitStatus: number;
+  readonly hint: string | undefined;
+
+  constructor(code: Code, values: ErrorValues<Code>, extras: ErrorExtras = {}) {
+    super(fillForm(ERROR_TABLE[code].form, values), extras.cause === undefined ? {} : { cause: extras.cause });
+    this.code = code;
+    this.exitStatus = ERROR_TABLE[code].exitStatus;
+    this.hint = extras.hint;
+  }
+}
+
+function fillForm(form: string, values: Readonly<Record<string, string | number>>): string {
+  return form.replace(/\{(\w+)\}/g, (_place, name: string) => printable(String(values[name] ?? '')));
+}
+
+/** Values come from command lines and files: control characters must not reach a terminal or split a log line. */
+function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
+}
+
+/** The text of a system error without the call and path that Node puts around it: `EACCES: permission denied`. */
+export function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { code } = error as NodeJS.ErrnoException;
+  if (code === undefined) return error.message;
+  const match = /^(?:\w+ )?([A-Z][A-Z0-9]+: [^,]+)/.exec(error.message);
+  return match?.[1] ?? `${code}: ${error.message}`;
+}
