@@ -1,0 +1,86 @@
+/**
+ * The Internet checksum (RFC 1071): the one's complement sum of 16-bit big-endian words.
+ *
+ * A *sum* in this folder is an ordinary number that may be far wider than 16 bits: 32-bit words are added as they are, since
+ * 2^16 and 2^32 are both congruent to 1 modulo 0xffff, and the carries are folded in once, at the end. Sums of parts can be
+ * added with `+` as long as each part starts at an even distance from the first one; the total stays exact below 2^53, which is
+ * 8 MiB of 0xff bytes. So the sum of a payload (usually from the native addon, folded or not), of a pseudo-header and of a
+ * header meet in one addition.
+ *
+ * Not done: parts that start at an odd distance; incremental updates (RFC 1624), since headers are always written whole.
+ */
+
+const TWO_TO_32 = 0x1_0000_0000;
+
+/**
+ * Adds `length` bytes from `offset` to the sum `initial`; an odd last byte counts as the high half of a word.
+ * @returns the unfolded sum, < initial + length / 4 * 2^32
+ */
+export function sumBytes(view: DataView, offset: number, length: number, initial: number): number {
+  let sum = initial;
+  let at = offset;
+  const end = offset + length;
+  for (; at + 4 <= end; at += 4) sum += view.getUint32(at);
+  if (at + 2 <= end) {
+    sum += view.getUint16(at);
+    at += 2;
+  }
+  if (at < end) sum += view.getUint8(at) << 8;
+  return sum;
+}
+
+/** Folds a sum (0 … 2^53) to 16 bits, not inverted. 0 only if every word was 0. */
+export function foldChecksum(sum: number): number {
+  let folded = (sum & 0xffff) + ((sum >>> 16) & 0xffff) + Math.floor(sum / TWO_TO_32);
+  folded = (folded & 0xffff) + (folded >>> 16);
+  return (folded & 0xffff) + (folded >>> 16);
+}
+
+/** The value of a checksum field: the folded sum, inverted (0 … 0xffff). */
+export function finishChecksum(sum: number): number {
+  return ~foldChecksum(sum) & 0xffff;
+}
+
+/**
+ * Whether `length` bytes from `offset`, their own checksum field included, add up. `pseudoSum` is 0 for protocols without a
+ * pseudo-header. For UDP the caller has to let a zero field pass on IPv4 (RFC 768) and refuse it on IPv6 (RFC 8200 §8.1).
+ */
+export function verifyChecksum(view: DataView, offset: number, length: number, pseudoSum: number): boolean {
+  return foldChecksum(sumBytes(view, offset, length, pseudoSum)) === 0xffff;
+}
+
+/**
+ * Sum of the IPv4 pseudo-header (RFC 9293 §3.1, RFC 768).
+ * @param src source address, uint32
+ * @param dst destination address, uint32
+ * @param length bytes of upper-layer header and payload
+ */
+export function pseudoSumIpv4(src: number, dst: number, protocol: number, length: number): number {
+  return (src >>> 0) + (dst >>> 0) + protocol + length;
+}
+
+/**
+ * Sum of the IPv6 pseudo-header (RFC 8200 §8.1).
+ * @param words holds the source address at `srcAt` and the destination address at `dstAt`, four 32-bit words each
+ * @param length bytes of upper-layer header and payload
+ */
+export function pseudoSumIpv6(
+  words: Uint32Array,
+  srcAt: number,
+  dstAt: number,
+  protocol: number,
+  length: number,
+): number {
+  return (
+    words[srcAt]! +
+    words[srcAt + 1]! +
+    words[srcAt + 2]! +
+    words[srcAt + 3]! +
+    words[dstAt]! +
+    words[dstAt + 1]! +
+    words[dstAt + 2]! +
+    words[dstAt + 3]! +
+    protocol +
+    length
+  );
+}
