@@ -61,25 +61,26 @@ export function pseudoSumIpv4(src: number, dst: number, protocol: number, length
 
 /**
  * Sum of the IPv6 pseudo-header (RFC 8200 §8.1).
- * @param words holds the source address at `srcAt` and the destination address at `dstAt`, four 32-bit words each
+ * @param src holds the source address at `srcAt`, `dst` the destination address at `dstAt`: four 32-bit words each
  * @param length bytes of upper-layer header and payload
  */
 export function pseudoSumIpv6(
-  words: Uint32Array,
+  src: Uint32Array,
   srcAt: number,
+  dst: Uint32Array,
   dstAt: number,
   protocol: number,
   length: number,
 ): number {
   return (
-    words[srcAt]! +
-    words[srcAt + 1]! +
-    words[srcAt + 2]! +
-    words[srcAt + 3]! +
-    words[dstAt]! +
-    words[dstAt + 1]! +
-    words[dstAt + 2]! +
-    words[dstAt + 3]! +
+    src[srcAt]! +
+    src[srcAt + 1]! +
+    src[srcAt + 2]! +
+    src[srcAt + 3]! +
+    dst[dstAt]! +
+    dst[dstAt + 1]! +
+    dst[dstAt + 2]! +
+    dst[dstAt + 3]! +
     protocol +
     length
   );

@@ -7,10 +7,10 @@
  */
 import { WIRE_TRUNCATED } from './status.ts';
 
-export const ETHERNET_HEADER_LENGTH = 14;
+export const ETHERNET_HEADER_BYTES = 14;
 /** Shortest legal frame without its check sequence (IEEE 802.3 clause 4.2.3.3); shorter ones are padded with zeros. */
-export const ETHERNET_MIN_FRAME_LENGTH = 60;
-export const MAC_LENGTH = 6;
+export const ETHERNET_MIN_FRAME_BYTES = 60;
+export const MAC_BYTES = 6;
 
 /** Where the destination MAC stands in the header. */
 export const ETHERNET_DST_OFFSET = 0;
@@ -34,7 +34,7 @@ export const MAC_IPV6_MULTICAST_HI = 0x3333;
 
 /** @returns 14, or WIRE_TRUNCATED */
 export function checkEthernet(_view: DataView, offset: number, end: number): number {
-  return end - offset < ETHERNET_HEADER_LENGTH ? WIRE_TRUNCATED : ETHERNET_HEADER_LENGTH;
+  return end - offset < ETHERNET_HEADER_BYTES ? WIRE_TRUNCATED : ETHERNET_HEADER_BYTES;
 }
 
 /** EtherType, or, below 0x600, the length of an LLC frame. */

@@ -6,18 +6,18 @@
  * the next frame, so the connection has to be closed. QEMU itself takes up to 69632 bytes, but never sends more than
  * an Ethernet header and 64 KiB. A length of 0 must never be sent: it stops QEMU's receiver for good.
  */
-import { ETHERNET_HEADER_LENGTH } from './ethernet.ts';
+import { ETHERNET_HEADER_BYTES } from './ethernet.ts';
 import { WIRE_BAD_LENGTH, WIRE_TRUNCATED } from './status.ts';
 
-export const FRAME_LENGTH_PREFIX = 4;
-export const FRAME_MIN_LENGTH = ETHERNET_HEADER_LENGTH;
-export const FRAME_MAX_LENGTH = 65535;
+export const FRAME_PREFIX_BYTES = 4;
+export const FRAME_MIN_BYTES = ETHERNET_HEADER_BYTES;
+export const FRAME_MAX_BYTES = 65535;
 
 /** Checks the prefix only, not that the frame is there. @returns 4, WIRE_TRUNCATED or WIRE_BAD_LENGTH */
 export function checkFrameLength(view: DataView, offset: number, end: number): number {
-  if (end - offset < FRAME_LENGTH_PREFIX) return WIRE_TRUNCATED;
+  if (end - offset < FRAME_PREFIX_BYTES) return WIRE_TRUNCATED;
   const length = view.getUint32(offset);
-  return length < FRAME_MIN_LENGTH || length > FRAME_MAX_LENGTH ? WIRE_BAD_LENGTH : FRAME_LENGTH_PREFIX;
+  return length < FRAME_MIN_BYTES || length > FRAME_MAX_BYTES ? WIRE_BAD_LENGTH : FRAME_PREFIX_BYTES;
 }
 
 /** Bytes of the frame behind the prefix. */

@@ -10,9 +10,9 @@
 import { finishChecksum, verifyChecksum } from './checksum.ts';
 import { WIRE_BAD_CHECKSUM, WIRE_TRUNCATED } from './status.ts';
 
-export const ICMP_HEADER_LENGTH = 8;
+export const ICMP_HEADER_BYTES = 8;
 /** Longest IP packet that carries an ICMP error (RFC 1812 §4.3.2.3). */
-export const ICMP_MAX_ERROR_PACKET_LENGTH = 576;
+export const ICMP_MAX_ERROR_PACKET_BYTES = 576;
 
 export const ICMP_ECHO_REPLY = 0;
 export const ICMP_DEST_UNREACHABLE = 3;
@@ -35,8 +35,8 @@ export const ICMP_REASSEMBLY_TIMEOUT = 1;
 
 /** The whole message is [offset, end). @returns 8, WIRE_TRUNCATED or WIRE_BAD_CHECKSUM */
 export function checkIcmp(view: DataView, offset: number, end: number): number {
-  if (end - offset < ICMP_HEADER_LENGTH) return WIRE_TRUNCATED;
-  return verifyChecksum(view, offset, end - offset, 0) ? ICMP_HEADER_LENGTH : WIRE_BAD_CHECKSUM;
+  if (end - offset < ICMP_HEADER_BYTES) return WIRE_TRUNCATED;
+  return verifyChecksum(view, offset, end - offset, 0) ? ICMP_HEADER_BYTES : WIRE_BAD_CHECKSUM;
 }
 
 export function getIcmpType(view: DataView, offset: number): number {

@@ -11,7 +11,7 @@ import { finishChecksum, sumBytes, verifyChecksum } from './checksum.ts';
 import { WIRE_BAD_CHECKSUM, WIRE_TRUNCATED } from './status.ts';
 
 /** RFC 4443 §2.1 has four bytes; every message that the stack knows has at least four more. */
-export const ICMPV6_HEADER_LENGTH = 8;
+export const ICMPV6_HEADER_BYTES = 8;
 
 export const ICMPV6_DEST_UNREACHABLE = 1;
 export const ICMPV6_PACKET_TOO_BIG = 2;
@@ -39,8 +39,8 @@ export const ICMPV6_UNKNOWN_NEXT_HEADER = 1;
  * @returns 8, WIRE_TRUNCATED or WIRE_BAD_CHECKSUM
  */
 export function checkIcmpv6(view: DataView, offset: number, end: number, pseudoSum: number): number {
-  if (end - offset < ICMPV6_HEADER_LENGTH) return WIRE_TRUNCATED;
-  return verifyChecksum(view, offset, end - offset, pseudoSum) ? ICMPV6_HEADER_LENGTH : WIRE_BAD_CHECKSUM;
+  if (end - offset < ICMPV6_HEADER_BYTES) return WIRE_TRUNCATED;
+  return verifyChecksum(view, offset, end - offset, pseudoSum) ? ICMPV6_HEADER_BYTES : WIRE_BAD_CHECKSUM;
 }
 
 export function getIcmpv6Type(view: DataView, offset: number): number {

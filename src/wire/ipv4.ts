@@ -10,7 +10,8 @@
 import { finishChecksum, foldChecksum, sumBytes } from './checksum.ts';
 import { WIRE_BAD_CHECKSUM, WIRE_BAD_LENGTH, WIRE_BAD_VERSION, WIRE_TRUNCATED } from './status.ts';
 
-export const IPV4_MIN_HEADER_LENGTH = 20;
+/** Without options; all headers written here are this long. */
+export const IPV4_HEADER_BYTES = 20;
 /** Where the source address stands in the header. */
 export const IPV4_SRC_OFFSET = 12;
 /** Where the destination address stands in the header. */
@@ -29,11 +30,11 @@ export const IPV4_MAPPED_WORD = 0x0000ffff;
 /** @returns the header's length (20 … 60), WIRE_TRUNCATED, WIRE_BAD_VERSION, WIRE_BAD_LENGTH or WIRE_BAD_CHECKSUM */
 export function checkIpv4(view: DataView, offset: number, end: number): number {
   const available = end - offset;
-  if (available < IPV4_MIN_HEADER_LENGTH) return WIRE_TRUNCATED;
+  if (available < IPV4_HEADER_BYTES) return WIRE_TRUNCATED;
   const first = view.getUint8(offset);
   if (first >> 4 !== 4) return WIRE_BAD_VERSION;
   const headerLength = (first & 15) << 2;
-  if (headerLength < IPV4_MIN_HEADER_LENGTH) return WIRE_BAD_LENGTH;
+  if (headerLength < IPV4_HEADER_BYTES) return WIRE_BAD_LENGTH;
   const totalLength = view.getUint16(offset + 2);
   if (totalLength < headerLength) return WIRE_BAD_LENGTH;
   if (totalLength > available) return WIRE_TRUNCATED;

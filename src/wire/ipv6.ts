@@ -20,7 +20,7 @@ import {
 } from './ip-protocol.ts';
 import { WIRE_BAD_OPTION, WIRE_BAD_VERSION, WIRE_TRUNCATED, WIRE_UNSUPPORTED } from './status.ts';
 
-export const IPV6_HEADER_LENGTH = 40;
+export const IPV6_HEADER_BYTES = 40;
 /** Every IPv6 link carries at least this (RFC 8200 §5); ICMPv6 errors stay below it (RFC 4443 §2.4 c). */
 export const IPV6_MIN_MTU = 1280;
 /** Where the source address stands in the header. */
@@ -29,7 +29,7 @@ export const IPV6_SRC_OFFSET = 8;
 export const IPV6_DST_OFFSET = 24;
 
 /** Bytes of a fragment header (RFC 8200 §4.5). */
-export const IPV6_FRAGMENT_HEADER_LENGTH = 8;
+export const IPV6_FRAGMENT_HEADER_BYTES = 8;
 /** More extension headers than this in one packet have no honest use; the limit keeps one packet's walk short (RFC 8504 §5.3). */
 export const IPV6_MAX_EXTENSION_HEADERS = 8;
 
@@ -42,10 +42,10 @@ const OPTION_ACTION_SKIP = 0x00;
 /** @returns 40, WIRE_TRUNCATED or WIRE_BAD_VERSION */
 export function checkIpv6(view: DataView, offset: number, end: number): number {
   const available = end - offset;
-  if (available < IPV6_HEADER_LENGTH) return WIRE_TRUNCATED;
+  if (available < IPV6_HEADER_BYTES) return WIRE_TRUNCATED;
   if (view.getUint8(offset) >> 4 !== 6) return WIRE_BAD_VERSION;
-  if (view.getUint16(offset + 4) > available - IPV6_HEADER_LENGTH) return WIRE_TRUNCATED;
-  return IPV6_HEADER_LENGTH;
+  if (view.getUint16(offset + 4) > available - IPV6_HEADER_BYTES) return WIRE_TRUNCATED;
+  return IPV6_HEADER_BYTES;
 }
 
 /** DSCP and ECN. */
@@ -146,7 +146,7 @@ export function skipIpv6Extensions(view: DataView, offset: number, end: number, 
   result.moreFragments = false;
   result.fragmentId = 0;
   let protocol = view.getUint8(offset + 6);
-  let at = offset + IPV6_HEADER_LENGTH;
+  let at = offset + IPV6_HEADER_BYTES;
   let status = 0;
   for (let count = 0; ; count++) {
     const isOptions = protocol === IP_PROTOCOL_HOP_BY_HOP || protocol === IP_PROTOCOL_DESTINATION_OPTIONS;
@@ -163,9 +163,9 @@ export function skipIpv6Extensions(view: DataView, offset: number, end: number, 
     if (protocol === IP_PROTOCOL_FRAGMENT) {
       const offsetAndMore = view.getUint16(at + 2);
       protocol = next;
-      at += IPV6_FRAGMENT_HEADER_LENGTH;
+      at += IPV6_FRAGMENT_HEADER_BYTES;
       if ((offsetAndMore & 0xfff9) === 0) continue;
-      result.fragmentHeaderOffset = at - IPV6_FRAGMENT_HEADER_LENGTH;
+      result.fragmentHeaderOffset = at - IPV6_FRAGMENT_HEADER_BYTES;
       result.fragmentOffset = offsetAndMore & 0xfff8;
       result.moreFragments = (offsetAndMore & 1) !== 0;
       result.fragmentId = view.getUint32(at - 4);
@@ -233,8 +233,9 @@ export function writeIpv6Header(
   payloadLength: number,
   nextHeader: number,
   hopLimit: number,
-  words: Uint32Array,
+  src: Uint32Array,
   srcAt: number,
+  dst: Uint32Array,
   dstAt: number,
   trafficClass: number,
   flowLabel: number,
@@ -242,12 +243,12 @@ export function writeIpv6Header(
   view.setUint32(offset, 0x6000_0000 | (trafficClass << 20) | flowLabel);
   view.setUint16(offset + 4, payloadLength);
   view.setUint16(offset + 6, (nextHeader << 8) | hopLimit);
-  view.setUint32(offset + 8, words[srcAt]!);
-  view.setUint32(offset + 12, words[srcAt + 1]!);
-  view.setUint32(offset + 16, words[srcAt + 2]!);
-  view.setUint32(offset + 20, words[srcAt + 3]!);
-  view.setUint32(offset + 24, words[dstAt]!);
-  view.setUint32(offset + 28, words[dstAt + 1]!);
-  view.setUint32(offset + 32, words[dstAt + 2]!);
-  view.setUint32(offset + 36, words[dstAt + 3]!);
+  view.setUint32(offset + 8, src[srcAt]!);
+  view.setUint32(offset + 12, src[srcAt + 1]!);
+  view.setUint32(offset + 16, src[srcAt + 2]!);
+  view.setUint32(offset + 20, src[srcAt + 3]!);
+  view.setUint32(offset + 24, dst[dstAt]!);
+  view.setUint32(offset + 28, dst[dstAt + 1]!);
+  view.setUint32(offset + 32, dst[dstAt + 2]!);
+  view.setUint32(offset + 36, dst[dstAt + 3]!);
 }

@@ -15,9 +15,10 @@
 import { finishChecksum, sumBytes } from './checksum.ts';
 import { WIRE_BAD_LENGTH, WIRE_BAD_OPTION, WIRE_TRUNCATED } from './status.ts';
 
-export const TCP_MIN_HEADER_LENGTH = 20;
+/** Without options. */
+export const TCP_HEADER_BYTES = 20;
 /** 15 words of header: 40 bytes of options at most. */
-export const TCP_MAX_HEADER_LENGTH = 60;
+export const TCP_MAX_HEADER_BYTES = 60;
 
 export const TCP_FIN = 0x01;
 export const TCP_SYN = 0x02;
@@ -51,16 +52,16 @@ export const TCP_MAX_WINDOW_SCALE = 14;
 /** As many SACK blocks as 40 bytes of options can hold. */
 export const TCP_MAX_SACK_BLOCKS = 4;
 /** Bytes of `writeTcpTimestampOption`. */
-export const TCP_TIMESTAMP_OPTION_LENGTH = 12;
+export const TCP_TIMESTAMP_OPTION_BYTES = 12;
 /** Most bytes that `writeTcpSynOptions` can write. */
-export const TCP_MAX_SYN_OPTIONS_LENGTH = 20;
+export const TCP_MAX_SYN_OPTIONS_BYTES = 20;
 
 /** @returns the header's length (20 … 60), WIRE_TRUNCATED or WIRE_BAD_LENGTH */
 export function checkTcp(view: DataView, offset: number, end: number): number {
   const available = end - offset;
-  if (available < TCP_MIN_HEADER_LENGTH) return WIRE_TRUNCATED;
+  if (available < TCP_HEADER_BYTES) return WIRE_TRUNCATED;
   const headerLength = (view.getUint8(offset + 12) >> 4) << 2;
-  if (headerLength < TCP_MIN_HEADER_LENGTH) return WIRE_BAD_LENGTH;
+  if (headerLength < TCP_HEADER_BYTES) return WIRE_BAD_LENGTH;
   return headerLength > available ? WIRE_TRUNCATED : headerLength;
 }
 
@@ -134,8 +135,8 @@ export function writeTcpHeader(
   view.setUint16(offset + 12, lengthAndFlags);
   view.setUint16(offset + 14, window);
   let sum = sumOfPseudoAndPayload + ports + (seq >>> 0) + (ack >>> 0) + lengthAndFlags + window;
-  if (headerLength > TCP_MIN_HEADER_LENGTH) {
-    sum = sumBytes(view, offset + TCP_MIN_HEADER_LENGTH, headerLength - TCP_MIN_HEADER_LENGTH, sum);
+  if (headerLength > TCP_HEADER_BYTES) {
+    sum = sumBytes(view, offset + TCP_HEADER_BYTES, headerLength - TCP_HEADER_BYTES, sum);
   }
   view.setUint16(offset + 16, finishChecksum(sum));
   view.setUint16(offset + 18, 0);
@@ -186,16 +187,16 @@ export function parseTcpOptions(view: DataView, offset: number, headerLength: nu
   options.sackPermitted = false;
   options.hasTimestamp = false;
   options.sackCount = 0;
-  if (headerLength === TCP_MIN_HEADER_LENGTH) return 0;
+  if (headerLength === TCP_HEADER_BYTES) return 0;
 
   const end = offset + headerLength;
   const isSyn = (view.getUint8(offset + 13) & TCP_SYN) !== 0;
-  let at = offset + TCP_MIN_HEADER_LENGTH;
-  if (end - at >= TCP_TIMESTAMP_OPTION_LENGTH && view.getUint32(at) === ALIGNED_TIMESTAMPS_WORD) {
+  let at = offset + TCP_HEADER_BYTES;
+  if (end - at >= TCP_TIMESTAMP_OPTION_BYTES && view.getUint32(at) === ALIGNED_TIMESTAMPS_WORD) {
     options.hasTimestamp = true;
     options.tsVal = view.getUint32(at + 4);
     options.tsEcr = view.getUint32(at + 8);
-    at += TCP_TIMESTAMP_OPTION_LENGTH;
+    at += TCP_TIMESTAMP_OPTION_BYTES;
   }
   while (at < end) {
     const kind = view.getUint8(at);
@@ -243,7 +244,7 @@ export function parseTcpOptions(view: DataView, offset: number, headerLength: nu
  * Writes the options of a SYN or SYN-ACK at `offset` (of the options, header + 20).
  * @param mss 1 … 65535
  * @param windowScale 0 … 14, -1: none
- * @returns bytes written, a multiple of 4, at most TCP_MAX_SYN_OPTIONS_LENGTH
+ * @returns bytes written, a multiple of 4, at most TCP_MAX_SYN_OPTIONS_BYTES
  */
 export function writeTcpSynOptions(
   view: DataView,
@@ -285,7 +286,7 @@ export function writeTcpTimestampOption(view: DataView, offset: number, tsVal: n
   view.setUint32(offset, ALIGNED_TIMESTAMPS_WORD);
   view.setUint32(offset + 4, tsVal);
   view.setUint32(offset + 8, tsEcr);
-  return TCP_TIMESTAMP_OPTION_LENGTH;
+  return TCP_TIMESTAMP_OPTION_BYTES;
 }
 
 /**

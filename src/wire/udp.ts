@@ -9,15 +9,15 @@
 import { finishChecksum } from './checksum.ts';
 import { WIRE_BAD_LENGTH, WIRE_TRUNCATED } from './status.ts';
 
-export const UDP_HEADER_LENGTH = 8;
+export const UDP_HEADER_BYTES = 8;
 
 /** @returns 8, WIRE_TRUNCATED or WIRE_BAD_LENGTH */
 export function checkUdp(view: DataView, offset: number, end: number): number {
   const available = end - offset;
-  if (available < UDP_HEADER_LENGTH) return WIRE_TRUNCATED;
+  if (available < UDP_HEADER_BYTES) return WIRE_TRUNCATED;
   const length = view.getUint16(offset + 4);
-  if (length < UDP_HEADER_LENGTH) return WIRE_BAD_LENGTH;
-  return length > available ? WIRE_TRUNCATED : UDP_HEADER_LENGTH;
+  if (length < UDP_HEADER_BYTES) return WIRE_BAD_LENGTH;
+  return length > available ? WIRE_TRUNCATED : UDP_HEADER_BYTES;
 }
 
 export function getUdpSrcPort(view: DataView, offset: number): number {
