@@ -1,0 +1,190 @@
+/**
+ * Debian's kernels for test guests, fetched with apt and unpacked into a cache without being installed.
+ *
+ * Kept of a package: the kernel image and the modules that a guest needs, with what those depend on, in loading order.
+ * The cache is $PASSEL_TEST_CACHE, or `passel-test` in the user's cache folder; it is filled once and then used as it is.
+ */
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { basename, join } from 'node:path';
+import { findCommand, type Requirement } from '../netns/capabilities.ts';
+import { runProcess } from '../netns/process.ts';
+
+/** `cloud` is small and has virtio only; `generic` has every network card. */
+export type KernelKind = 'cloud' | 'generic';
+
+/** An unpacked kernel. */
+export interface Kernel {
+  /** Version and flavour, as `uname -r` says it. */
+  release: string;
+  /** Path of the bzImage. */
+  image: string;
+  /** Paths of decompressed modules, each after those it depends on. */
+  modules: string[];
+}
+
+const META_PACKAGES: Record<KernelKind, string> = {
+  cloud: 'linux-image-cloud-amd64',
+  generic: 'linux-image-amd64',
+};
+
+/** Modules that guests load: the bus, both network cards, the control channel. Those a kernel lacks are left out. */
+const WANTED_MODULES = ['virtio_pci', 'virtio_net', 'e1000', 'virtio_console'];
+
+/** Folder for what tests fetch and may keep between runs. */
+export function getCacheFolder(): string {
+  return (
+    process.env['PASSEL_TEST_CACHE'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'passel-test')
+  );
+}
+
+/** The requirement "a kernel of this kind", which fetches it on first use. */
+export function needKernel(kind: KernelKind): Requirement {
+  return {
+    name: `${kind}-kernel`,
+    probe: async () => {
+      try {
+        await getKernel(kind);
+        return '';
+      } catch (error) {
+        return `no ${kind} kernel for guests: ${(error as Error).message}`;
+      }
+    },
+  };
+}
+
+const kernels = new Map<KernelKind, Promise<Kernel>>();
+
+/** The kernel of this kind from the cache, fetched first if it is not there. */
+export function getKernel(kind: KernelKind): Promise<Kernel> {
+  let kernel = kernels.get(kind);
+  if (kernel === undefined) {
+    kernel = findOrFetchKernel(kind);
+    kernels.set(kind, kernel);
+  }
+  return kernel;
+}
+
+async function findOrFetchKernel(kind: KernelKind): Promise<Kernel> {
+  const folder = join(getCacheFolder(), kind);
+  try {
+    return await readKernel(folder);
+  } catch {
+    // Not there yet.
+  }
+  await fetchKernel(kind, folder);
+  return readKernel(folder);
+}
+
+async function readKernel(folder: string): Promise<Kernel> {
+  const { release, modules } = JSON.parse(await readFile(join(folder, 'kernel.json'), 'utf8')) as Omit<Kernel, 'image'>;
+  return { release, image: join(folder, 'vmlinuz'), modules: modules.map((name) => join(folder, name)) };
+}
+
+async function fetchKernel(kind: KernelKind, folder: string): Promise<void> {
+  for (const command of ['apt-get', 'apt-cache', 'dpkg-deb']) {
+    if (findCommand(command) === '') throw new Error(`${command} is not there: kernels are fetched from Debian`);
+  }
+  await mkdir(getCacheFolder(), { recursive: true });
+  // Built beside its place and renamed into it, so that two runs at a time cannot see half a kernel.
+  const work = await mkdtemp(join(getCacheFolder(), '.work-'));
+  try {
+    const { name, aptOptions } = await resolvePackage(META_PACKAGES[kind], work);
+    // apt as root fetches as another user, which needs to write here; otherwise it warns.
+    await runProcess('apt-get', [...aptOptions, '-q', 'download', name], { cwd: work, timeoutMs: 300_000 });
+    const archive = (await readdir(work)).find((file) => file.endsWith('.deb'));
+    if (archive === undefined) throw new Error(`apt-get download left no package ${name}`);
+    const unpacked = join(work, 'unpacked');
+    await runProcess('dpkg-deb', ['-x', join(work, archive), unpacked], { timeoutMs: 300_000 });
+    const release = name.replace(/^linux-image-/, '').replace(/-unsigned$/, '');
+    const result = join(work, 'result');
+    await mkdir(result);
+    await rename(join(unpacked, 'boot', `vmlinuz-${release}`), join(result, 'vmlinuz'));
+    const modules = await collectModules(await findModulesFolder(unpacked, release), result);
+    await writeFile(join(result, 'kernel.json'), JSON.stringify({ release, modules }));
+    await rm(folder, { recursive: true, force: true });
+    await rename(result, folder);
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+/** What the meta package depends on; with package lists of our own when the machine has none. */
+async function resolvePackage(metaPackage: string, work: string): Promise<{ name: string; aptOptions: string[] }> {
+  const noOptions: string[] = [];
+  let name = await readDependency(metaPackage, noOptions);
+  if (name !== '') return { name, aptOptions: noOptions };
+  const aptOptions: string[] = [];
+  for (const [key, value] of [
+    ['Dir::State::lists', 'lists'],
+    ['Dir::Cache', 'cache'],
+  ] as const) {
+    const path = join(work, value);
+    await mkdir(join(path, value === 'lists' ? 'partial' : 'archives/partial'), { recursive: true });
+    aptOptions.push('-o', `${key}=${path}`);
+  }
+  await runProcess('apt-get', [...aptOptions, '-q', 'update'], { timeoutMs: 300_000 });
+  name = await readDependency(metaPackage, aptOptions);
+  if (name === '') throw new Error(`apt knows no package ${metaPackage}`);
+  return { name, aptOptions };
+}
+
+async function readDependency(metaPackage: string, aptOptions: string[]): Promise<string> {
+  const { stdout } = await runProcess('apt-cache', [...aptOptions, 'depends', metaPackage], { check: false });
+  return /Depends: (linux-image-\d\S*)/.exec(stdout)?.[1] ?? '';
+}
+
+async function findModulesFolder(unpacked: string, release: string): Promise<string> {
+  for (const parent of ['lib/modules', 'usr/lib/modules']) {
+    const folder = join(unpacked, parent, release);
+    const found = await readdir(folder).catch(() => []);
+    if (found.length > 0) return folder;
+  }
+  throw new Error(`the kernel package has no modules for ${release}`);
+}
+
+/**
+ * Writes the wanted modules and what they need, decompressed, into `target`.
+ * @returns file names in loading order
+ */
+async function collectModules(modulesFolder: string, target: string): Promise<string[]> {
+  const files = await readdir(modulesFolder, { recursive: true });
+  const paths = new Map<string, string>();
+  for (const file of files) {
+    const name = /([^/]+)\.ko(\.xz|\.zst|\.gz)?$/.exec(file)?.[1];
+    if (name !== undefined) paths.set(name.replaceAll('-', '_'), join(modulesFolder, file));
+  }
+  const order: string[] = [];
+  const add = async (name: string): Promise<void> => {
+    const path = paths.get(name.replaceAll('-', '_'));
+    const fileName = `${name}.ko`;
+    // A name without a file is built into the kernel, or is a card that this kernel lacks.
+    if (path === undefined || order.includes(fileName)) return;
+    const data = await readModule(path);
+    for (const dependency of readDependencies(data)) await add(dependency);
+    await writeFile(join(target, fileName), data);
+    order.push(fileName);
+  };
+  for (const name of WANTED_MODULES) await add(name);
+  return order;
+}
+
+async function readModule(path: string): Promise<Buffer> {
+  const decompressor = { xz: 'xz', zst: 'zstd', gz: 'gzip' }[basename(path).split('.').pop() as string];
+  if (decompressor === undefined) return readFile(path);
+  await runProcess(decompressor, ['-d', '-k', '-f', path]);
+  return readFile(path.replace(/\.[^.]+$/, ''));
+}
+
+/** The `depends=` entry of a module's .modinfo section: zero-terminated `key=value` strings. */
+function readDependencies(module: Buffer): string[] {
+  const marker = Buffer.from('\0depends=');
+  const start = module.indexOf(marker);
+  if (start < 0) return [];
+  const end = module.indexOf(0, start + marker.length);
+  return module
+    .subarray(start + marker.length, end)
+    .toString()
+    .split(',')
+    .filter((name) => name !== '');
+}
