@@ -1,0 +1,258 @@
+/**
+ * The port specifications of `--tcp-ports` and `--udp-ports`, complete:
+ *
+ *     SPEC  = "none" | [ADDRESS[%INTERFACE]/ | %INTERFACE/] ITEM{,ITEM}
+ *     ITEM  = "all" | "auto" | RANGE[:[TARGET/]RANGE] | ~RANGE
+ *     RANGE = FIRST[-LAST]
+ *
+ * `~` takes ports out, wherever it stands in the list. Nothing but exclusions means every other non-ephemeral port, which is
+ * also what `all` means; binds of such sweeping rules may fail one by one, since some port is always taken. `auto` marks the
+ * ranges of its specification (or, without any, all non-ephemeral ports) as followed: forwarded while something listens there.
+ *
+ * An IPv6 address may stand in brackets. It must where it is a target, because `22:fd00::1/80` reads as a bound address.
+ */
+import { isIPv4, isIPv6 } from 'node:net';
+import { PasselError } from '../base/errors.ts';
+
+export type ForwardProto = 'tcp' | 'udp';
+
+/** One contiguous range of host ports and where it leads in the guest. */
+export interface PortForwardRule {
+  readonly proto: ForwardProto;
+  /** Host address to bind, as text; all addresses when absent. */
+  readonly bindAddress?: string;
+  /** Host interface to bind to (SO_BINDTODEVICE). */
+  readonly bindInterface?: string;
+  /** Host ports, inclusive, 1..65535. */
+  readonly first: number;
+  readonly last: number;
+  /** Guest-side destination, as text; the guest's own address when absent. */
+  readonly targetAddress?: string;
+  /** Guest port that `first` leads to; the rest of the range follows in step. */
+  readonly targetFirst: number;
+  /** Ports that cannot be bound are left out, unless that is all of them. */
+  readonly weak: boolean;
+  /** Forwarded only while something listens on the target port. */
+  readonly scan: boolean;
+}
+
+/** Inclusive range of ports. */
+export interface PortRange {
+  readonly first: number;
+  readonly last: number;
+}
+
+const EXPECTED =
+  "'none', or [ADDRESS[%INTERFACE]/] and a list of 'all', 'auto', FIRST[-LAST][:[TARGET/]FIRST[-LAST]] or ~FIRST[-LAST]";
+/** Linux: IFNAMSIZ (16) less the terminating zero. */
+const INTERFACE_NAME_MAX = 15;
+
+interface Mapping extends PortRange {
+  readonly targetFirst: number;
+  readonly targetAddress: string | undefined;
+}
+
+/**
+ * Parses one specification.
+ * @param option - name of the option as the user knows it, for messages
+ * @param ephemeral - the host's range of ports for outgoing connections, which sweeping rules leave alone
+ * @returns rules in ascending order of their host ports; empty for `none`
+ * @throws PasselError PASSEL_E_PORT_SPEC
+ */
+export function parsePortSpec(
+  option: string,
+  proto: ForwardProto,
+  spec: string,
+  ephemeral: PortRange,
+): PortForwardRule[] {
+  if (spec === 'none') return [];
+  const fail = (problem: string): never => {
+    throw new PasselError('PASSEL_E_PORT_SPEC', { option, value: spec, problem, expected: EXPECTED });
+  };
+  if (spec === '') fail('nothing given');
+
+  const { prefix, list } = splitPrefix(spec);
+  const bind = prefix === undefined ? {} : parseBind(prefix, fail);
+  const mappings: Mapping[] = [];
+  const exclusions: PortRange[] = [];
+  let sweeping = false;
+  let scan = false;
+  for (const item of list.split(',')) {
+    if (item === '') fail('empty list item');
+    else if (item === 'none') fail("'none' cannot be combined with anything");
+    else if (item === 'all') sweeping = true;
+    else if (item === 'auto') scan = true;
+    else if (item.startsWith('~')) exclusions.push(parseRange(item.slice(1), item, fail));
+    else mappings.push(parseMapping(item, fail));
+  }
+  if (mappings.length === 0) sweeping = true;
+  const named = [...mappings].sort((a, b) => a.first - b.first);
+  for (const [index, mapping] of named.entries()) {
+    const next = named[index + 1];
+    if (next !== undefined && next.first <= mapping.last) fail(`port ${next.first} is given twice`);
+  }
+
+  const rules: PortForwardRule[] = [];
+  const addRange = (mapping: Mapping, weak: boolean): void => {
+    const { targetAddress } = mapping;
+    rules.push({
+      proto,
+      ...bind,
+      first: mapping.first,
+      last: mapping.last,
+      ...(targetAddress === undefined ? {} : { targetAddress }),
+      targetFirst: mapping.targetFirst,
+      weak,
+      scan,
+    });
+  };
+  for (const mapping of named) for (const part of subtractFrom(mapping, exclusions)) addRange(part, false);
+  if (sweeping) {
+    const taken = [...exclusions, ...named, ephemeral];
+    const whole = { first: 1, last: 65535, targetFirst: 1, targetAddress: undefined };
+    for (const part of subtractFrom(whole, taken)) addRange(part, true);
+  }
+  if (rules.length === 0) fail('the exclusions leave no port');
+  return rules.sort((a, b) => a.first - b.first);
+}
+
+/**
+ * The text before the first slash is a bound address or interface if it can be one; otherwise the slash belongs to a target
+ * further on (`8080:192.0.2.1/80`).
+ */
+function splitPrefix(spec: string): { prefix: string | undefined; list: string } {
+  const slash = spec.indexOf('/');
+  if (slash < 0) return { prefix: undefined, list: spec };
+  const before = spec.slice(0, slash);
+  const isTarget = /^[~\d][^%[]*:(\[.*\]|[\d.]+)$/.test(before) && !isIPv6(before);
+  const isListWithTarget = before.includes(',');
+  return isTarget || isListWithTarget
+    ? { prefix: undefined, list: spec }
+    : { prefix: before, list: spec.slice(slash + 1) };
+}
+
+type Fail = (problem: string) => never;
+
+function parseBind(prefix: string, fail: Fail): { bindAddress?: string; bindInterface?: string } {
+  const percent = prefix.indexOf('%');
+  const addressText = percent < 0 ? prefix : prefix.slice(0, percent);
+  const interfaceText = percent < 0 ? undefined : prefix.slice(percent + 1);
+  if (interfaceText !== undefined) {
+    const valid =
+      interfaceText.length > 0 && interfaceText.length <= INTERFACE_NAME_MAX && !/[\s/]/.test(interfaceText);
+    if (!valid) fail(`'${interfaceText}' is not an interface name`);
+  }
+  if (addressText === '' && interfaceText === undefined) fail("nothing before '/'");
+  return {
+    ...(addressText === '' ? {} : { bindAddress: parseAddress(addressText, fail) }),
+    ...(interfaceText === undefined ? {} : { bindInterface: interfaceText }),
+  };
+}
+
+function parseAddress(text: string, fail: Fail): string {
+  const bare = text.startsWith('[') && text.endsWith(']') ? text.slice(1, -1) : text;
+  const inBrackets = bare !== text;
+  if (!(isIPv4(bare) && !inBrackets) && !isIPv6(bare)) fail(`'${text}' is not an address`);
+  return bare;
+}
+
+function parseMapping(item: string, fail: Fail): Mapping {
+  const colon = item.indexOf(':');
+  if (colon < 0) {
+    const { first, last } = parseRange(item, item, fail);
+    return { first, last, targetFirst: first, targetAddress: undefined };
+  }
+  const { first, last } = parseRange(item.slice(0, colon), item, fail);
+  let target = item.slice(colon + 1);
+  let targetAddress: string | undefined;
+  const slash = target.indexOf('/');
+  if (slash >= 0) {
+    targetAddress = parseAddress(target.slice(0, slash), fail);
+    target = target.slice(slash + 1);
+  }
+  const to = parseRange(target, item, fail);
+  // A single target port for a range would be one port for many: refused, as in C, rather than guessed at.
+  if (to.last - to.first !== last - first)
+    fail(`'${item}' maps ${last - first + 1} ports to ${to.last - to.first + 1}`);
+  return { first, last, targetFirst: to.first, targetAddress };
+}
+
+function parseRange(text: string, item: string, fail: Fail): PortRange {
+  const match = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(text);
+  if (match === null) return fail(`'${item}' is not a port or a range of ports`);
+  const first = Number(match[1]);
+  const last = match[2] === undefined ? first : Number(match[2]);
+  if (first === 0) fail(`'${item}': port 0 cannot be forwarded`);
+  if (first > 65535 || last > 65535) fail(`'${item}': ports end at 65535`);
+  if (last < first) fail(`'${item}': the range ends before it begins`);
+  return { first, last };
+}
+
+/** The parts of a mapping that no exclusion covers; targets keep step with their host ports. */
+function subtractFrom(mapping: Mapping, exclusions: readonly PortRange[]): Mapping[] {
+  const sorted = [...exclusions].sort((a, b) => a.first - b.first);
+  const parts: Mapping[] = [];
+  let from = mapping.first;
+  const addUpTo = (last: number): void => {
+    if (last < from) return;
+    parts.push({ ...mapping, first: from, last, targetFirst: mapping.targetFirst + (from - mapping.first) });
+  };
+  for (const hole of sorted) {
+    if (hole.last < from) continue;
+    if (hole.first > mapping.last) break;
+    addUpTo(hole.first - 1);
+    from = hole.last + 1;
+  }
+  addUpTo(mapping.last);
+  return parts;
+}
+
+/**
+ * Joins the rules of a repeated option. `none` is only allowed alone; two rules for one host port must not disagree about
+ * where it leads.
+ * @throws PasselError PASSEL_E_PORT_SPEC
+ */
+export function parsePortSpecs(
+  option: string,
+  proto: ForwardProto,
+  specs: readonly string[],
+  ephemeral: PortRange,
+): PortForwardRule[] {
+  const rules: PortForwardRule[] = [];
+  // Callers append `none` to what a user gave to say "nothing besides"; passt takes it where nothing was forwarded before.
+  for (const spec of specs) {
+    for (const rule of parsePortSpec(option, proto, spec, ephemeral)) {
+      const other = rules.find((r) => clash(r, rule));
+      if (other === undefined) rules.push(rule);
+      else if (!isSameMapping(other, rule) && !(other.weak || rule.weak)) {
+        const problem = `port ${Math.max(other.first, rule.first)} was forwarded elsewhere by an earlier ${option}`;
+        throw new PasselError('PASSEL_E_PORT_SPEC', { option, value: spec, problem, expected: 'each port once' });
+      } else if (other.weak !== rule.weak) rules.push(rule);
+    }
+  }
+  // Exact rules bind first, so that a sweeping rule finds those ports taken and not the other way round.
+  return rules.sort((a, b) => Number(a.weak) - Number(b.weak));
+}
+
+function clash(a: PortForwardRule, b: PortForwardRule): boolean {
+  const sameEndpoint = a.bindAddress === b.bindAddress && a.bindInterface === b.bindInterface;
+  return sameEndpoint && a.first <= b.last && b.first <= a.last;
+}
+
+function isSameMapping(a: PortForwardRule, b: PortForwardRule): boolean {
+  return (
+    a.first === b.first && a.last === b.last && a.targetFirst === b.targetFirst && a.targetAddress === b.targetAddress
+  );
+}
+
+/** Linux's default, for hosts without /proc. */
+export const DEFAULT_EPHEMERAL: PortRange = { first: 32768, last: 60999 };
+
+/** Parses /proc/sys/net/ipv4/ip_local_port_range (two numbers between white space). */
+export function parseEphemeralRange(text: string): PortRange {
+  const match = /^\s*(\d+)\s+(\d+)\s*$/.exec(text);
+  if (match === null) return DEFAULT_EPHEMERAL;
+  const first = Number(match[1]);
+  const last = Number(match[2]);
+  return first >= 1 && first <= last && last <= 65535 ? { first, last } : DEFAULT_EPHEMERAL;
+}
