@@ -18,6 +18,8 @@ await build({
   format: 'cjs',
   target: 'node20',
   banner: { js: '#!/usr/bin/env node' },
+  // A CommonJS file has no import.meta; sources that use it ask for __filename first.
+  define: { 'import.meta.url': 'undefined' },
   // Addons of their own, loaded only when used; pino's worker transports are never used.
   external: ['raw-socket', 'unix-dgram'],
   logLevel: 'warning',

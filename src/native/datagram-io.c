@@ -1,0 +1,228 @@
+/* Datagrams in batches with their addresses, and the error queue: recvmmsg(2), sendmmsg(2), ip(7), ipv6(7), udp(7). */
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+/* Needs struct timespec and does not ask for it. */
+#include <linux/errqueue.h>
+
+#include "checksum.h"
+#include "endpoint.h"
+#include "native.h"
+
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
+enum {
+  DATAGRAMS_PER_CALL = 256,
+  /* Room for IP_PKTINFO, IPV6_PKTINFO and UDP_GRO together, with some to spare. */
+  CONTROL_BYTES = 128,
+  ERROR_CONTROL_BYTES = 512,
+
+  META_BYTES = 64,
+  META_SOURCE = 0,
+  META_LOCAL = 24,
+  META_LENGTH = 48,
+  META_FLAGS = 52,
+  META_SUM = 56,
+  META_SEGMENT = 60,
+  FLAG_TRUNCATED = 1,
+
+  ERROR_BYTES = 64,
+  ERROR_ERRNO = 0,
+  ERROR_ORIGIN = 4,
+  ERROR_TYPE = 5,
+  ERROR_CODE = 6,
+  ERROR_INFO = 8,
+  ERROR_OFFENDER = 12,
+  ERROR_DESTINATION = 36,
+};
+
+union control {
+  struct cmsghdr align;
+  uint8_t bytes[CONTROL_BYTES];
+};
+
+/* Local address and segment size from the ancillary data of one datagram. */
+static void read_control(struct msghdr *message, uint8_t *meta) {
+  for (struct cmsghdr *control = CMSG_FIRSTHDR(message); control != NULL; control = CMSG_NXTHDR(message, control)) {
+    if (control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_PKTINFO) {
+      struct in_pktinfo packet;
+      memcpy(&packet, CMSG_DATA(control), sizeof packet);
+      write_endpoint_v4(meta + META_LOCAL, &packet.ipi_addr, (uint32_t)packet.ipi_ifindex);
+    } else if (control->cmsg_level == IPPROTO_IPV6 && control->cmsg_type == IPV6_PKTINFO) {
+      struct in6_pktinfo packet;
+      memcpy(&packet, CMSG_DATA(control), sizeof packet);
+      write_endpoint_v6(meta + META_LOCAL, &packet.ipi6_addr, (uint32_t)packet.ipi6_ifindex);
+    } else if (control->cmsg_level == IPPROTO_UDP && control->cmsg_type == UDP_GRO) {
+      int segment = 0;
+      memcpy(&segment, CMSG_DATA(control), sizeof segment);
+      put_le32(meta + META_SEGMENT, (uint32_t)segment);
+    }
+  }
+}
+
+/* receiveDatagrams(fd, offset, stride, max, count, meta) */
+static napi_value native_receive_datagrams(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  int32_t fd = next_int(&call);
+  uint32_t offset = next_uint(&call);
+  uint32_t stride = next_uint(&call);
+  uint32_t max = next_uint(&call);
+  uint32_t count = next_uint(&call);
+  uint32_t meta_offset = next_uint(&call);
+  if (count == 0) fail_call(&call, EINVAL);
+  if (call.error != 0) return reply_refusal(&call);
+  uint8_t *data = arena_range(&call, offset, (uint64_t)stride * (count - 1) + max);
+  uint8_t *metas = arena_range(&call, meta_offset, (uint64_t)count * META_BYTES);
+  if (call.error != 0) return reply_refusal(&call);
+
+  struct mmsghdr messages[DATAGRAMS_PER_CALL];
+  struct iovec iovecs[DATAGRAMS_PER_CALL];
+  struct sockaddr_in6 sources[DATAGRAMS_PER_CALL];
+  union control controls[DATAGRAMS_PER_CALL];
+  uint32_t done = 0;
+  while (done < count) {
+    uint32_t batch = count - done < DATAGRAMS_PER_CALL ? count - done : DATAGRAMS_PER_CALL;
+    for (uint32_t i = 0; i < batch; i++) {
+      iovecs[i].iov_base = data + (size_t)stride * (done + i);
+      iovecs[i].iov_len = max;
+      sources[i].sin6_family = AF_UNSPEC;
+      struct msghdr *header = &messages[i].msg_hdr;
+      header->msg_name = &sources[i];
+      header->msg_namelen = sizeof sources[i];
+      header->msg_iov = &iovecs[i];
+      header->msg_iovlen = 1;
+      header->msg_control = &controls[i];
+      header->msg_controllen = sizeof controls[i];
+      header->msg_flags = 0;
+    }
+    ssize_t received = RETRY(recvmmsg(fd, messages, batch, MSG_DONTWAIT, NULL));
+    if (received < 0) return done > 0 ? reply(&call, done) : reply(&call, -errno);
+    for (uint32_t i = 0; i < (uint32_t)received; i++) {
+      struct msghdr *header = &messages[i].msg_hdr;
+      uint8_t *meta = metas + (size_t)(done + i) * META_BYTES;
+      uint32_t length = messages[i].msg_len;
+      memset(meta, 0, META_BYTES);
+      if (header->msg_namelen > 0) write_endpoint(meta + META_SOURCE, (const struct sockaddr *)&sources[i]);
+      put_le32(meta + META_LENGTH, length);
+      put_le32(meta + META_FLAGS, (header->msg_flags & MSG_TRUNC) != 0 ? FLAG_TRUNCATED : 0);
+      put_le32(meta + META_SUM, sum_bytes(iovecs[i].iov_base, length));
+      read_control(header, meta);
+    }
+    done += (uint32_t)received;
+    if ((uint32_t)received < batch) break;
+  }
+  return reply(&call, done);
+}
+
+/* sendDatagrams(fd, list, count) */
+static napi_value native_send_datagrams(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  int32_t fd = next_int(&call);
+  uint32_t list_offset = next_uint(&call);
+  uint32_t count = next_uint(&call);
+  const uint8_t *list = arena_range(&call, list_offset, (uint64_t)count * 8);
+  if (call.error != 0) return reply_refusal(&call);
+
+  struct mmsghdr messages[DATAGRAMS_PER_CALL];
+  struct iovec iovecs[DATAGRAMS_PER_CALL];
+  uint32_t done = 0;
+  while (done < count) {
+    uint32_t batch = count - done < DATAGRAMS_PER_CALL ? count - done : DATAGRAMS_PER_CALL;
+    memset(messages, 0, batch * sizeof messages[0]);
+    for (uint32_t i = 0; i < batch; i++) {
+      const uint8_t *pair = list + (size_t)(done + i) * 8;
+      uint32_t length = get_le32(pair + 4);
+      iovecs[i].iov_base = arena_range(&call, get_le32(pair), length);
+      iovecs[i].iov_len = length;
+      messages[i].msg_hdr.msg_iov = &iovecs[i];
+      messages[i].msg_hdr.msg_iovlen = 1;
+    }
+    if (call.error != 0) return done > 0 ? reply(&call, done) : reply_refusal(&call);
+    ssize_t sent = RETRY(sendmmsg(fd, messages, batch, MSG_DONTWAIT | MSG_NOSIGNAL));
+    if (sent < 0) return done > 0 ? reply(&call, done) : reply(&call, -errno);
+    done += (uint32_t)sent;
+    if ((uint32_t)sent < batch) break;
+  }
+  return reply(&call, done);
+}
+
+/* sendTo(fd, offset, length, endpoint) */
+static napi_value native_send_to(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  int32_t fd = next_int(&call);
+  uint32_t offset = next_uint(&call);
+  uint32_t length = next_uint(&call);
+  uint32_t endpoint_offset = next_uint(&call);
+  const uint8_t *data = arena_range(&call, offset, length);
+  const uint8_t *record = arena_range(&call, endpoint_offset, ENDPOINT_BYTES);
+  if (call.error != 0) return reply_refusal(&call);
+  union socket_address address;
+  socklen_t address_length = read_endpoint(record, &address);
+  if (address_length == 0 || address.any.sa_family == AF_UNSPEC) return reply(&call, -EAFNOSUPPORT);
+  return reply_result(&call, RETRY(sendto(fd, data, length, MSG_DONTWAIT | MSG_NOSIGNAL, &address.any, address_length)));
+}
+
+/* receiveError(fd, record, offset, length) */
+static napi_value native_receive_error(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  int32_t fd = next_int(&call);
+  uint32_t record_offset = next_uint(&call);
+  uint32_t offset = next_uint(&call);
+  uint32_t length = next_uint(&call);
+  uint8_t *record = arena_range(&call, record_offset, ERROR_BYTES);
+  uint8_t *data = arena_range(&call, offset, length);
+  if (call.error != 0) return reply_refusal(&call);
+  union {
+    struct cmsghdr align;
+    uint8_t bytes[ERROR_CONTROL_BYTES];
+  } control;
+  union socket_address destination = {0};
+  struct iovec iovec = {.iov_base = data, .iov_len = length};
+  struct msghdr message = {
+      .msg_name = &destination,
+      .msg_namelen = sizeof destination,
+      .msg_iov = &iovec,
+      .msg_iovlen = 1,
+      .msg_control = &control,
+      .msg_controllen = sizeof control,
+  };
+  ssize_t received = RETRY(recvmsg(fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT));
+  if (received < 0) return reply(&call, -errno);
+  memset(record, 0, ERROR_BYTES);
+  if (message.msg_namelen > 0) write_endpoint(record + ERROR_DESTINATION, &destination.any);
+  for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL; header = CMSG_NXTHDR(&message, header)) {
+    bool v4 = header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_RECVERR;
+    bool v6 = header->cmsg_level == IPPROTO_IPV6 && header->cmsg_type == IPV6_RECVERR;
+    if (!v4 && !v6) continue;
+    /* The offender's address follows the fixed part (SO_EE_OFFENDER). */
+    struct {
+      struct sock_extended_err error;
+      union {
+        struct sockaddr any;
+        struct sockaddr_in6 v6;
+      } offender;
+    } entry;
+    memset(&entry, 0, sizeof entry);
+    size_t size = header->cmsg_len - CMSG_LEN(0);
+    memcpy(&entry, CMSG_DATA(header), size < sizeof entry ? size : sizeof entry);
+    put_le32(record + ERROR_ERRNO, entry.error.ee_errno);
+    record[ERROR_ORIGIN] = entry.error.ee_origin;
+    record[ERROR_TYPE] = entry.error.ee_type;
+    record[ERROR_CODE] = entry.error.ee_code;
+    put_le32(record + ERROR_INFO, entry.error.ee_info);
+    write_endpoint(record + ERROR_OFFENDER, &entry.offender.any);
+  }
+  return reply(&call, received);
+}
+
+const struct export_row DATAGRAM_IO_EXPORTS[] = {
+    {"receiveDatagrams", native_receive_datagrams},
+    {"sendDatagrams", native_send_datagrams},
+    {"sendTo", native_send_to},
+    {"receiveError", native_receive_error},
+    {NULL, NULL},
+};
