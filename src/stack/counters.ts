@@ -6,6 +6,8 @@ export class Counters {
   hostBytes = 0;
   /** Frames from the guest that were not understood, by reason. */
   badEthernet = 0;
+  /** Frames to a MAC that is not ours. */
+  overheard = 0;
   badIpv4 = 0;
   badIpv6 = 0;
   badTcp = 0;

@@ -6,21 +6,21 @@
  */
 
 import {
-  ETHERNET_HEADER_LENGTH,
-  ETHERNET_MIN_FRAME_LENGTH,
+  ETHERNET_HEADER_BYTES,
+  ETHERNET_MIN_FRAME_BYTES,
   ETHERTYPE_IPV4,
   ETHERTYPE_IPV6,
   writeEthernetHeader,
 } from '../wire/ethernet.ts';
-import { IPV4_DONT_FRAGMENT, IPV4_MIN_HEADER_LENGTH, writeIpv4Header } from '../wire/ipv4.ts';
-import { IPV6_HEADER_LENGTH, writeIpv6Header } from '../wire/ipv6.ts';
+import { IPV4_DONT_FRAGMENT, IPV4_HEADER_BYTES, writeIpv4Header } from '../wire/ipv4.ts';
+import { IPV6_HEADER_BYTES, writeIpv6Header } from '../wire/ipv6.ts';
 import type { StackContext } from './context.ts';
 
 const DEFAULT_HOP_LIMIT = 255;
 
 /** Bytes in front of the L4 part: link headroom excluded. */
 export function ipFrameHeaderBytes(family: number): number {
-  return ETHERNET_HEADER_LENGTH + (family === 4 ? IPV4_MIN_HEADER_LENGTH : IPV6_HEADER_LENGTH);
+  return ETHERNET_HEADER_BYTES + (family === 4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES);
 }
 
 /**
@@ -30,7 +30,7 @@ export function ipFrameHeaderBytes(family: number): number {
 export function openIpPacket(ctx: StackContext, family: number, l4Bytes: number): number {
   const { link } = ctx;
   const headerBytes = ipFrameHeaderBytes(family);
-  const frameBytes = Math.max(headerBytes + l4Bytes, ETHERNET_MIN_FRAME_LENGTH);
+  const frameBytes = Math.max(headerBytes + l4Bytes, ETHERNET_MIN_FRAME_BYTES);
   if (frameBytes > link.maxFrameBytes) return -1;
   const start = link.reserve(link.headroomBytes + frameBytes);
   if (start < 0) {
@@ -92,13 +92,13 @@ export function closeIpPacketTo(
   const { view, config } = ctx;
   const headerBytes = ipFrameHeaderBytes(family);
   const frame = l4Offset - headerBytes;
-  const ip = frame + ETHERNET_HEADER_LENGTH;
+  const ip = frame + ETHERNET_HEADER_BYTES;
   if (family === 4) {
     writeEthernetHeader(view, frame, macHi, macLo, config.ourMacHi, config.ourMacLo, ETHERTYPE_IPV4);
     writeIpv4Header(
       view,
       ip,
-      IPV4_MIN_HEADER_LENGTH + l4Bytes,
+      IPV4_HEADER_BYTES + l4Bytes,
       // RFC 6864: the identification of a packet that may not be fragmented says nothing.
       0,
       IPV4_DONT_FRAGMENT,
@@ -118,9 +118,9 @@ export function closeIpPacketTo(
 /** Queues a frame, padded with zeros to Ethernet's minimum; the room reserved for it must have allowed for that. */
 export function commitPadded(ctx: StackContext, frameOffset: number, frameBytes: number): void {
   let length = frameBytes;
-  if (length < ETHERNET_MIN_FRAME_LENGTH) {
-    ctx.arena.bytes.fill(0, frameOffset + length, frameOffset + ETHERNET_MIN_FRAME_LENGTH);
-    length = ETHERNET_MIN_FRAME_LENGTH;
+  if (length < ETHERNET_MIN_FRAME_BYTES) {
+    ctx.arena.bytes.fill(0, frameOffset + length, frameOffset + ETHERNET_MIN_FRAME_BYTES);
+    length = ETHERNET_MIN_FRAME_BYTES;
   }
   ctx.counters.hostFrames++;
   ctx.counters.hostBytes += length;

@@ -1,0 +1,292 @@
+/**
+ * The network stack of one guest: joins the protocol modules and gives them their turns.
+ *
+ * A *turn* is what happens between two looks at the poller: a batch of events is handled, then `endTurn` sends what has become due
+ * (acknowledgements, one `flush` of the link), lets flows that waited for room go on, frees ended flows, and sets the one timer
+ * that stands for all timers of the stack. Nothing in here blocks.
+ */
+import type { Arena } from '../base/arena.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/logger.ts';
+import { ArpModule } from './arp.ts';
+import type { StackConfig } from './config.ts';
+import type { FlowModule, StackContext } from './context.ts';
+import { Counters } from './counters.ts';
+import { DhcpModule } from './dhcp.ts';
+import { Dhcpv6Module } from './dhcpv6.ts';
+import { DEFAULT_FLOW_CAPACITY, FLOW_PING, FLOW_TCP, FLOW_UDP, FlowTable } from './flow/table.ts';
+import { TimerWheel } from './flow/timer-wheel.ts';
+import { Reassembler } from './fragment/reassembly.ts';
+import { GuestState } from './guest.ts';
+import { EchoModule } from './icmp/echo.ts';
+import { IcmpErrorSender } from './icmp/errors.ts';
+import type { RawEcho } from './icmp/raw-echo.ts';
+import { Input } from './input.ts';
+import { NdpModule } from './ndp.ts';
+import {
+  type AddressMap,
+  ENDPOINT_BYTES,
+  type ForwardLookup,
+  type GuestLink,
+  type HostSockets,
+  KIND_PING,
+  KIND_TCP,
+  KIND_UDP,
+} from './ports.ts';
+import { RoomQueue } from './room-queue.ts';
+import { TcpModule } from './tcp/module.ts';
+import { UdpModule } from './udp/module.ts';
+
+/** Frames taken from the link in one `receive`. */
+const FRAMES_PER_RECEIVE = 4096;
+/** Reads of the link in one turn, so that a guest which sends without pause does not keep the host's side waiting. */
+const RECEIVES_PER_TURN = 4;
+/** Less room than this is not worth waking a flow for: it would lay a frame or two and queue again. */
+const WORTHWHILE_ROOM_BYTES = 128 * 1024;
+
+export interface StackOptions {
+  readonly arena: Arena;
+  readonly config: StackConfig;
+  readonly link: GuestLink;
+  readonly sockets: HostSockets;
+  readonly map: AddressMap;
+  readonly forwards: ForwardLookup;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Eight random 32-bit words: keys of the flow hash and of the ISN generator. */
+  readonly secret: Uint32Array;
+  /** Echo requests by raw socket, where ping sockets are refused. */
+  readonly rawEcho?: RawEcho | undefined;
+  readonly flowCapacity?: number;
+}
+
+export class NetworkStack {
+  readonly counters = new Counters();
+  readonly flows: FlowTable;
+  private readonly ctx: StackContext;
+  private readonly clock: Clock;
+  private readonly timers: TimerWheel;
+  private readonly tcp: TcpModule;
+  private readonly udp: UdpModule;
+  private readonly echo: EchoModule;
+  private readonly ndp: NdpModule;
+  private readonly reassembly: Reassembler;
+  private readonly input: Input;
+  private readonly frames = new Int32Array(FRAMES_PER_RECEIVE * 2);
+  /** Modules by FLOW_… kind. */
+  private readonly owners: (FlowModule | undefined)[];
+  private inTurn = false;
+  private linkHasMore = false;
+  private timer: NodeJS.Timeout | undefined;
+  private timerDueMs = Number.POSITIVE_INFINITY;
+  private again: NodeJS.Immediate | undefined;
+  private closed = false;
+  private readonly fireTimer = (index: number): void => this.onFlowTimer(index);
+  private readonly releaseFlow = (index: number): void => this.release(index);
+
+  constructor(options: StackOptions) {
+    const { arena, config, link, sockets, map, forwards, clock, log, secret } = options;
+    const capacity = options.flowCapacity ?? DEFAULT_FLOW_CAPACITY;
+    this.clock = clock;
+    this.flows = new FlowTable(capacity, [secret[0]!, secret[1]!]);
+    this.timers = new TimerWheel(capacity, clock.nowMs());
+    this.ctx = {
+      arena,
+      view: arena.view,
+      config,
+      link,
+      sockets,
+      map,
+      forwards,
+      flows: this.flows,
+      timers: this.timers,
+      roomQueue: new RoomQueue(this.flows),
+      guest: new GuestState(config),
+      counters: this.counters,
+      log,
+      nowMs: clock.nowMs(),
+      endpoint: arena.allocate(ENDPOINT_BYTES),
+      secret: secret.slice(4, 8),
+    };
+    const errors = new IcmpErrorSender(this.ctx);
+    this.tcp = new TcpModule(this.ctx);
+    this.udp = new UdpModule(this.ctx, errors);
+    this.echo = new EchoModule(this.ctx, errors, options.rawEcho);
+    this.ndp = new NdpModule(this.ctx);
+    this.reassembly = new Reassembler(this.ctx);
+    this.owners = [];
+    this.owners[FLOW_TCP] = this.tcp;
+    this.owners[FLOW_UDP] = this.udp;
+    this.owners[FLOW_PING] = this.echo;
+    this.input = new Input(this.ctx, {
+      arp: new ArpModule(this.ctx),
+      ndp: this.ndp,
+      dhcp: new DhcpModule(this.ctx),
+      dhcpv6: new Dhcpv6Module(this.ctx),
+      echo: this.echo,
+      tcp: this.tcp,
+      udp: this.udp,
+      reassembly: this.reassembly,
+    });
+  }
+
+  /** The link has frames. Ends with the link idle, or with a further turn asked for. */
+  onLinkReadable(): void {
+    this.enterTurn();
+    const { ctx, frames, input } = this;
+    for (let round = 0; round < RECEIVES_PER_TURN; round++) {
+      const count = ctx.link.receive(frames);
+      if (count <= 0) {
+        this.linkHasMore = false;
+        return;
+      }
+      for (let i = 0; i < count; i++) input.frame(frames[2 * i]!, frames[2 * i + 1]!);
+      // The next read overwrites these frames' bytes: what refers to them must go out first.
+      this.tcp.endInput();
+      this.udp.endInput();
+    }
+    this.linkHasMore = true;
+  }
+
+  /** The link's transport takes data again. */
+  onLinkRoom(): void {
+    this.enterTurn();
+  }
+
+  onGuestConnected(): void {
+    this.enterTurn();
+    this.ndp.onGuestConnected();
+    this.endTurn();
+  }
+
+  /** The guest is gone; its connections stay until their timers end them, so that a guest which comes back finds them. */
+  onGuestGone(): void {
+    this.enterTurn();
+    this.linkHasMore = false;
+    this.tcp.onGuestGone();
+    this.endTurn();
+  }
+
+  /** An event of a flow's host socket. */
+  onFlowEvent(kind: number, index: number, events: number): void {
+    this.enterTurn();
+    if (!this.flows.isLive(index)) return;
+    switch (kind) {
+      case KIND_TCP:
+        this.tcp.onHostEvent(index, events);
+        return;
+      case KIND_UDP:
+        this.udp.onHostEvent(index, events);
+        return;
+      case KIND_PING:
+        this.echo.onHostEvent(index, events);
+    }
+  }
+
+  /** A listening TCP socket has connections. */
+  onTcpListener(index: number): void {
+    this.enterTurn();
+    this.tcp.onAcceptable(index);
+  }
+
+  /** A forwarded UDP port has datagrams. */
+  onUdpListener(index: number): void {
+    this.enterTurn();
+    this.udp.onReadable(index);
+  }
+
+  /** Ends the turn; the poller calls it after each batch of events. */
+  endTurn(): void {
+    if (this.closed) return;
+    this.enterTurn();
+    const { ctx } = this;
+    if (ctx.nowMs >= this.timers.nextDueMs()) this.timers.advance(ctx.nowMs, this.fireTimer);
+    if (ctx.nowMs >= this.ndp.nextDueMs()) this.ndp.advance(ctx.nowMs);
+    if (this.reassembly.pendingCount > 0) this.reassembly.expire(ctx.nowMs);
+    this.tcp.endTurn();
+    this.udp.endTurn();
+    ctx.link.flush();
+    this.serveRoomQueue();
+    if (this.flows.hasRetired) this.flows.sweep(this.releaseFlow);
+    this.inTurn = false;
+    this.armTimer();
+    if (this.linkHasMore || this.hasWorkForRoom()) this.runAgain();
+  }
+
+  /** Ends every flow and stops all timers. The link and the listeners are the owner's to close. */
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    clearTimeout(this.timer);
+    clearImmediate(this.again);
+    while (this.ctx.roomQueue.take() >= 0);
+    for (let index = 0; index < this.flows.bound; index++) this.flows.retire(index);
+    this.flows.sweep(this.releaseFlow);
+  }
+
+  private enterTurn(): void {
+    if (this.inTurn) return;
+    this.inTurn = true;
+    this.ctx.nowMs = this.clock.nowMs();
+  }
+
+  /** Lets waiting flows go on, each once: one that queues again has had its share of this turn. */
+  private serveRoomQueue(): void {
+    const { ctx, flows } = this;
+    const { roomQueue, link } = ctx;
+    if (roomQueue.isEmpty) return;
+    let served = false;
+    for (let left = flows.count; left > 0 && link.roomBytes() >= WORTHWHILE_ROOM_BYTES; left--) {
+      const index = roomQueue.take();
+      if (index < 0) break;
+      served = true;
+      if (flows.isLive(index)) this.owners[flows.kind[index]!]!.onRoom(index);
+    }
+    if (!served) return;
+    this.tcp.endTurn();
+    this.udp.endTurn();
+    link.flush();
+  }
+
+  private hasWorkForRoom(): boolean {
+    const { roomQueue, link } = this.ctx;
+    return !roomQueue.isEmpty && link.roomBytes() >= WORTHWHILE_ROOM_BYTES;
+  }
+
+  /** Asks for a turn of which no event tells: the poller is edge-triggered, and what is left over is known only here. */
+  private runAgain(): void {
+    if (this.again !== undefined || this.closed) return;
+    this.again = setImmediate(() => {
+      this.again = undefined;
+      if (this.linkHasMore) this.onLinkReadable();
+      this.endTurn();
+    });
+  }
+
+  private onFlowTimer(index: number): void {
+    const { flows } = this;
+    if (flows.isLive(index)) this.owners[flows.kind[index]!]!.onTimer(index);
+  }
+
+  private release(index: number): void {
+    const { flows, timers, ctx } = this;
+    this.owners[flows.kind[index]!]!.onRelease(index);
+    timers.cancel(index);
+    const fd = flows.fd[index]!;
+    if (fd >= 0) ctx.sockets.close(fd);
+  }
+
+  private armTimer(): void {
+    const due = Math.min(this.timers.nextDueMs(), this.ndp.nextDueMs(), this.reassembly.nextDueMs());
+    if (due >= this.timerDueMs) return;
+    clearTimeout(this.timer);
+    this.timerDueMs = due;
+    this.timer = setTimeout(
+      () => {
+        this.timerDueMs = Number.POSITIVE_INFINITY;
+        this.endTurn();
+      },
+      Math.max(0, Math.min(due - this.clock.nowMs(), 2_000_000_000)),
+    );
+  }
+}
