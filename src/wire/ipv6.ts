@@ -225,7 +225,7 @@ export function isIpv6Unspecified(words: Uint32Array, at: number): boolean {
 /**
  * Writes the 40-byte header.
  * @param payloadLength bytes after the header, 0 … 65535
- * @param words holds the source address at `srcAt` and the destination address at `dstAt`
+ * @param src holds the source address at `srcAt`, `dst` the destination address at `dstAt`
  */
 export function writeIpv6Header(
   view: DataView,
