@@ -13,8 +13,8 @@ const here = typeof __filename === 'undefined' ? fileURLToPath(import.meta.url) 
 
 let loaded: NativeAddon | undefined;
 
-/** Where the addon may lie: beside the bundles in `dist`, or in the build directory of a source tree. */
-function findAddon(): string {
+/** Path of the addon that {@link loadNative} takes: beside the bundles in `dist`, or in the build directory of a source tree. */
+export function nativePath(): string {
   const chosen = process.env['PASSEL_NATIVE'];
   if (chosen !== undefined && chosen !== '') return chosen;
   const bundled = join(dirname(here), '../native/passel.node');
@@ -28,7 +28,7 @@ function findAddon(): string {
  */
 export function loadNative(): NativeAddon {
   if (loaded !== undefined) return loaded;
-  const path = findAddon();
+  const path = nativePath();
   try {
     loaded = createRequire(here)(path) as NativeAddon;
   } catch (error) {
