@@ -1,0 +1,64 @@
+/** The complete option table of passel-passt. */
+import { flag, refused, value } from './definition.ts';
+import { NETWORK_OPTIONS } from './network-options.ts';
+import { LINK_OPTIONS, PROCESS_OPTIONS } from './process-options.ts';
+import { parseFd, parsePath } from './values.ts';
+
+const LINK = 'Link:';
+const VHOST_USER = 'the guest is reached by a stream socket, vhost-user comes later';
+const MIGRATION = 'it belongs to migration over vhost-user, which comes later';
+const PASTA = 'it is for network namespaces (pasta), not for virtual machines';
+
+/** Options of the namespace program, known by name so that a mix-up is explained rather than called unknown. */
+const PASTA_OPTIONS = {
+  'ns-ifname': refused({ short: 'I', takesValue: true, reason: PASTA }),
+  'tcp-ns': refused({ short: 'T', takesValue: true, reason: PASTA }),
+  'udp-ns': refused({ short: 'U', takesValue: true, reason: PASTA }),
+  userns: refused({ takesValue: true, reason: PASTA }),
+  netns: refused({ takesValue: true, reason: PASTA }),
+  'netns-only': refused({ takesValue: false, reason: PASTA }),
+  'no-netns-quit': refused({ takesValue: false, reason: PASTA }),
+  'config-net': refused({ takesValue: false, reason: PASTA }),
+  'no-copy-routes': refused({ takesValue: false, reason: PASTA }),
+  'no-copy-addrs': refused({ takesValue: false, reason: PASTA }),
+  'ns-mac-addr': refused({ takesValue: true, reason: PASTA }),
+  'no-splice': refused({ takesValue: false, reason: PASTA }),
+  'splice-only': refused({ takesValue: false, reason: PASTA }),
+  'host-lo-to-ns-lo': refused({ takesValue: false, reason: PASTA }),
+  'dhcp-dns': refused({ takesValue: false, reason: PASTA }),
+  'dhcp-search': refused({ takesValue: false, reason: PASTA }),
+} as const;
+
+export const PASST_OPTIONS = {
+  socket: value({
+    short: 's',
+    aliases: ['socket-path'],
+    group: LINK,
+    valueName: 'PATH',
+    defaultText: 'the first free of /tmp/passt_1.socket to /tmp/passt_64.socket',
+    help: 'Unix socket to listen on for the guest',
+    parse: parsePath,
+  }),
+  fd: value({
+    short: 'F',
+    group: LINK,
+    valueName: 'FD',
+    help: 'Use this connected stream socket instead; implies --one-off',
+    parse: parseFd,
+  }),
+  'one-off': flag({ short: '1', group: LINK, help: 'Exit once the first guest has left' }),
+  ...LINK_OPTIONS,
+  'print-capabilities': flag({
+    group: LINK,
+    help: 'Print the capabilities for vhost-user front ends as JSON and exit',
+  }),
+  ...NETWORK_OPTIONS,
+  ...PROCESS_OPTIONS,
+  'vhost-user': refused({ takesValue: false, reason: VHOST_USER }),
+  'repair-path': refused({ takesValue: true, reason: MIGRATION }),
+  'migrate-exit': refused({ takesValue: false, reason: MIGRATION }),
+  'migrate-no-linger': refused({ takesValue: false, reason: MIGRATION }),
+  ...PASTA_OPTIONS,
+} as const;
+
+export type PasstOptionTable = typeof PASST_OPTIONS;

@@ -1,0 +1,69 @@
+/** Options about the process itself: messages, files, users. Shared by all executables that run a network stack. */
+import { flag, refused, value } from './definition.ts';
+import { parsePath, parseSize, parseUserGroup, parseWord } from './values.ts';
+
+const MESSAGES = 'Messages:';
+const PROCESS = 'Process:';
+
+export const PROCESS_OPTIONS = {
+  debug: flag({ short: 'd', group: MESSAGES, help: 'Say more' }),
+  trace: flag({ group: MESSAGES, help: 'Say everything, packets included; implies --debug' }),
+  quiet: flag({ short: 'q', group: MESSAGES, help: 'Warnings and errors only' }),
+  stderr: flag({
+    short: 'e',
+    group: MESSAGES,
+    help: 'Accepted, has no effect: messages go to standard error until in background',
+  }),
+  'log-file': value({
+    short: 'l',
+    group: MESSAGES,
+    valueName: 'PATH',
+    help: 'Write messages to this file only',
+    parse: parsePath,
+  }),
+  'log-size': value({
+    group: MESSAGES,
+    valueName: 'BYTES',
+    defaultText: '1M',
+    help: 'Largest size of the log file; the oldest lines make room',
+    parse: parseSize,
+  }),
+  'log-format': value({
+    group: MESSAGES,
+    valueName: 'FORMAT',
+    defaultText: 'text',
+    help: "'text' for people, 'json' for programs",
+    parse: parseWord(['text', 'json']),
+  }),
+  foreground: flag({ short: 'f', group: PROCESS, help: 'Do not go to the background' }),
+  pid: value({
+    short: 'P',
+    group: PROCESS,
+    valueName: 'PATH',
+    help: 'Write the PID of the serving process to this file once it is ready',
+    parse: parsePath,
+  }),
+  runas: value({
+    group: PROCESS,
+    valueName: 'USER[:GROUP]',
+    defaultText: 'nobody if started as root',
+    help: "Change to this user, and to this group or the user's own",
+    parse: parseUserGroup,
+  }),
+  'chroot-fallback': flag({ group: PROCESS, help: 'Accepted, has no effect: no pivot_root(2) is needed' }),
+  help: flag({ short: 'h', group: PROCESS, help: 'Show this text and exit' }),
+  version: flag({ group: PROCESS, help: 'Show the version and exit' }),
+  stats: refused({ takesValue: true, reason: 'event statistics come later; --debug tells most of it' }),
+  'conf-path': refused({ short: 'c', takesValue: true, reason: 'forwards cannot be changed at run time yet' }),
+} as const;
+
+/** Value of `--pcap`, which belongs to the link. */
+export const LINK_OPTIONS = {
+  pcap: value({
+    short: 'p',
+    group: 'Link:',
+    valueName: 'PATH',
+    help: 'Record all frames to and from the guest in this file',
+    parse: parsePath,
+  }),
+} as const;
