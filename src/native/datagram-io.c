@@ -118,6 +118,33 @@ static napi_value native_receive_datagrams(napi_env env, napi_callback_info info
   return reply(&call, done);
 }
 
+/* Sends `count` datagrams, `list` holding their (offset, length) pairs, each with the address and ancillary data of `pattern`. */
+static napi_value send_list(struct call *call, int32_t fd, const uint8_t *list, uint32_t count,
+                            const struct msghdr *pattern) {
+  struct mmsghdr messages[DATAGRAMS_PER_CALL];
+  struct iovec iovecs[DATAGRAMS_PER_CALL];
+  uint32_t done = 0;
+  while (done < count) {
+    uint32_t batch = count - done < DATAGRAMS_PER_CALL ? count - done : DATAGRAMS_PER_CALL;
+    for (uint32_t i = 0; i < batch; i++) {
+      const uint8_t *pair = list + (size_t)(done + i) * 8;
+      uint32_t length = get_le32(pair + 4);
+      iovecs[i].iov_base = arena_range(call, get_le32(pair), length);
+      iovecs[i].iov_len = length;
+      messages[i].msg_hdr = *pattern;
+      messages[i].msg_hdr.msg_iov = &iovecs[i];
+      messages[i].msg_hdr.msg_iovlen = 1;
+      messages[i].msg_len = 0;
+    }
+    if (call->error != 0) return done > 0 ? reply(call, done) : reply_refusal(call);
+    ssize_t sent = RETRY(sendmmsg(fd, messages, batch, MSG_DONTWAIT | MSG_NOSIGNAL));
+    if (sent < 0) return done > 0 ? reply(call, done) : reply(call, -errno);
+    done += (uint32_t)sent;
+    if ((uint32_t)sent < batch) break;
+  }
+  return reply(call, done);
+}
+
 /* sendDatagrams(fd, list, count) */
 static napi_value native_send_datagrams(napi_env env, napi_callback_info info) {
   struct call call = begin_call(env, info);
@@ -126,28 +153,58 @@ static napi_value native_send_datagrams(napi_env env, napi_callback_info info) {
   uint32_t count = next_uint(&call);
   const uint8_t *list = arena_range(&call, list_offset, (uint64_t)count * 8);
   if (call.error != 0) return reply_refusal(&call);
+  struct msghdr pattern = {0};
+  return send_list(&call, fd, list, count, &pattern);
+}
 
-  struct mmsghdr messages[DATAGRAMS_PER_CALL];
-  struct iovec iovecs[DATAGRAMS_PER_CALL];
-  uint32_t done = 0;
-  while (done < count) {
-    uint32_t batch = count - done < DATAGRAMS_PER_CALL ? count - done : DATAGRAMS_PER_CALL;
-    memset(messages, 0, batch * sizeof messages[0]);
-    for (uint32_t i = 0; i < batch; i++) {
-      const uint8_t *pair = list + (size_t)(done + i) * 8;
-      uint32_t length = get_le32(pair + 4);
-      iovecs[i].iov_base = arena_range(&call, get_le32(pair), length);
-      iovecs[i].iov_len = length;
-      messages[i].msg_hdr.msg_iov = &iovecs[i];
-      messages[i].msg_hdr.msg_iovlen = 1;
-    }
-    if (call.error != 0) return done > 0 ? reply(&call, done) : reply_refusal(&call);
-    ssize_t sent = RETRY(sendmmsg(fd, messages, batch, MSG_DONTWAIT | MSG_NOSIGNAL));
-    if (sent < 0) return done > 0 ? reply(&call, done) : reply(&call, -errno);
-    done += (uint32_t)sent;
-    if ((uint32_t)sent < batch) break;
+/*
+ * Makes the packet leave from the address of an endpoint record; a record of family 0 leaves the choice to the kernel.
+ * The record's scope goes along for IPv6 only, where a link-local address says nothing without it: for IPv4 it would
+ * override the route.
+ */
+static void write_source_control(struct msghdr *message, union control *control, const uint8_t *record) {
+  union socket_address local;
+  if (read_endpoint(record, &local) == 0 || local.any.sa_family == AF_UNSPEC) return;
+  memset(control, 0, sizeof *control);
+  message->msg_control = control;
+  message->msg_controllen = sizeof *control;
+  struct cmsghdr *header = CMSG_FIRSTHDR(message);
+  if (local.any.sa_family == AF_INET) {
+    struct in_pktinfo packet = {.ipi_spec_dst = local.v4.sin_addr};
+    header->cmsg_level = IPPROTO_IP;
+    header->cmsg_type = IP_PKTINFO;
+    header->cmsg_len = CMSG_LEN(sizeof packet);
+    memcpy(CMSG_DATA(header), &packet, sizeof packet);
+    message->msg_controllen = CMSG_SPACE(sizeof packet);
+  } else {
+    struct in6_pktinfo packet = {.ipi6_addr = local.v6.sin6_addr, .ipi6_ifindex = local.v6.sin6_scope_id};
+    header->cmsg_level = IPPROTO_IPV6;
+    header->cmsg_type = IPV6_PKTINFO;
+    header->cmsg_len = CMSG_LEN(sizeof packet);
+    memcpy(CMSG_DATA(header), &packet, sizeof packet);
+    message->msg_controllen = CMSG_SPACE(sizeof packet);
   }
-  return reply(&call, done);
+}
+
+/* sendDatagramsTo(fd, list, count, remote, local) */
+static napi_value native_send_datagrams_to(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  int32_t fd = next_int(&call);
+  uint32_t list_offset = next_uint(&call);
+  uint32_t count = next_uint(&call);
+  uint32_t remote_offset = next_uint(&call);
+  uint32_t local_offset = next_uint(&call);
+  const uint8_t *list = arena_range(&call, list_offset, (uint64_t)count * 8);
+  const uint8_t *remote_record = arena_range(&call, remote_offset, ENDPOINT_BYTES);
+  const uint8_t *local_record = arena_range(&call, local_offset, ENDPOINT_BYTES);
+  if (call.error != 0) return reply_refusal(&call);
+  union socket_address remote;
+  union control control;
+  socklen_t remote_length = read_endpoint(remote_record, &remote);
+  if (remote_length == 0 || remote.any.sa_family == AF_UNSPEC) return reply(&call, -EAFNOSUPPORT);
+  struct msghdr pattern = {.msg_name = &remote, .msg_namelen = remote_length};
+  write_source_control(&pattern, &control, local_record);
+  return send_list(&call, fd, list, count, &pattern);
 }
 
 /* sendTo(fd, offset, length, endpoint) */
@@ -222,6 +279,7 @@ static napi_value native_receive_error(napi_env env, napi_callback_info info) {
 const struct export_row DATAGRAM_IO_EXPORTS[] = {
     {"receiveDatagrams", native_receive_datagrams},
     {"sendDatagrams", native_send_datagrams},
+    {"sendDatagramsTo", native_send_datagrams_to},
     {"sendTo", native_send_to},
     {"receiveError", native_receive_error},
     {NULL, NULL},

@@ -196,6 +196,12 @@ export interface HostSockets {
   ): number;
   /** sendmmsg(2) on a connected socket: `count` pairs of u32 LE (offset, length) at `listOffset`. @returns datagrams taken or -errno */
   sendDatagrams(fd: number, listOffset: number, count: number): number;
+  /**
+   * sendmmsg(2) on a socket that is not connected: as `sendDatagrams`, all to the endpoint record at `remoteOffset`, leaving from the
+   * address of the record at `localOffset` (IP_PKTINFO/IPV6_PKTINFO; its port means nothing; family 0: the kernel's choice).
+   * @returns datagrams taken or -errno
+   */
+  sendDatagramsTo(fd: number, listOffset: number, count: number, remoteOffset: number, localOffset: number): number;
   /** sendto(2). @returns bytes or -errno */
   sendTo(fd: number, offset: number, lengthBytes: number, endpointOffset: number): number;
   /**

@@ -34,6 +34,7 @@ export function createHostSockets(native: NativeAddon, arena: Arena, epollFd: nu
     discard: native.discard,
     receiveDatagrams: native.receiveDatagrams,
     sendDatagrams: native.sendDatagrams,
+    sendDatagramsTo: native.sendDatagramsTo,
     sendTo: native.sendTo,
     receiveError: native.receiveError,
     sum: native.sum,
