@@ -71,6 +71,15 @@ export interface FakeDatagram {
   readonly segmentBytes?: number;
 }
 
+/** A datagram that the stack sent. */
+export interface FakeSentDatagram {
+  readonly data: Uint8Array;
+  /** Endpoint record of an unconnected send; undefined: to the socket's peer. */
+  readonly to: Uint8Array | undefined;
+  /** Endpoint record of the local address that was asked for. */
+  readonly from: Uint8Array | undefined;
+}
+
 export interface FakeSocketError {
   /** SOCKET_ERROR_BYTES record. */
   readonly record: Uint8Array;
@@ -106,7 +115,7 @@ export class FakeSocket {
   /** Connections that wait for accept. */
   readonly backlog: FakeSocket[] = [];
   readonly datagrams: FakeDatagram[] = [];
-  readonly sentDatagrams: { data: Uint8Array; to: Uint8Array | undefined }[] = [];
+  readonly sentDatagrams: FakeSentDatagram[] = [];
   readonly errors: FakeSocketError[] = [];
   watched: { events: number; kind: number; index: number } | undefined;
   /** Something happened since events were delivered last. */
@@ -409,7 +418,7 @@ export class FakeSockets implements HostSockets {
     const socket = this.find(fd, 'send');
     const bytes = this.arena.bytes.subarray(offset, offset + lengthBytes);
     if (socket.type === SOCKET_STREAM) return socket.take(bytes);
-    socket.sentDatagrams.push({ data: bytes.slice(), to: undefined });
+    socket.sentDatagrams.push({ data: bytes.slice(), to: undefined, from: undefined });
     return lengthBytes;
   }
 
@@ -508,14 +517,30 @@ export class FakeSockets implements HostSockets {
     for (let i = 0; i < count; i++) {
       const offset = this.arena.view.getUint32(listOffset + 8 * i, true);
       const length = this.arena.view.getUint32(listOffset + 8 * i + 4, true);
-      socket.sentDatagrams.push({ data: this.arena.bytes.slice(offset, offset + length), to: undefined });
+      socket.sentDatagrams.push({
+        data: this.arena.bytes.slice(offset, offset + length),
+        to: undefined,
+        from: undefined,
+      });
+    }
+    return count;
+  }
+
+  sendDatagramsTo(fd: number, listOffset: number, count: number, remoteOffset: number, localOffset: number): number {
+    const socket = this.find(fd, 'sendDatagramsTo');
+    if (socket.pendingError !== 0) return -socket.takeError();
+    for (let i = 0; i < count; i++) {
+      const offset = this.arena.view.getUint32(listOffset + 8 * i, true);
+      const length = this.arena.view.getUint32(listOffset + 8 * i + 4, true);
+      const data = this.arena.bytes.slice(offset, offset + length);
+      socket.sentDatagrams.push({ data, to: this.record(remoteOffset), from: this.record(localOffset) });
     }
     return count;
   }
 
   sendTo(fd: number, offset: number, lengthBytes: number, endpointOffset: number): number {
     const data = this.arena.bytes.slice(offset, offset + lengthBytes);
-    this.find(fd, 'sendTo').sentDatagrams.push({ data, to: this.record(endpointOffset) });
+    this.find(fd, 'sendTo').sentDatagrams.push({ data, to: this.record(endpointOffset), from: undefined });
     return lengthBytes;
   }
 
