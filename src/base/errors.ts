@@ -87,8 +87,8 @@ function fillForm(form: string, values: Readonly<Record<string, string | number>
   return form.replace(/\{(\w+)\}/g, (_place, name: string) => printable(String(values[name] ?? '')));
 }
 
-/** Values come from command lines and files: control characters must not reach a terminal or split a log line. */
-function printable(text: string): string {
+/** Text from command lines, files and guests: its control characters must not reach a terminal or split a log line. */
+export function printable(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
 }

@@ -84,6 +84,8 @@ export interface Occurrence<T> {
 export interface GivenOptions<Table> {
   /** Whether a flag was given. */
   has(name: FlagName<Table>): boolean;
+  /** Whether an option of any kind was given. */
+  gave(name: keyof Table & string): boolean;
   /** The value that counts: the last one. */
   last<Name extends ValueName<Table>>(name: Name): ParsedValue<Table[Name]> | undefined;
   /** Every occurrence in order. */

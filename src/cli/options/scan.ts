@@ -99,6 +99,7 @@ export function scanOptions<Table extends OptionTable>(
   const of = (name: string): readonly Occurrence<never>[] => (occurrences.get(name) ?? []) as Occurrence<never>[];
   return {
     has: (name) => occurrences.has(name),
+    gave: (name) => occurrences.has(name),
     last: (name) => of(name).at(-1)?.parsed,
     all: (name) => of(name),
     typed: (name) => of(name).at(-1)?.typed ?? `--${name}`,

@@ -1,0 +1,92 @@
+/**
+ * Going to the background. Node cannot fork(2) and go on, so the process that was started (the launcher) starts a detached
+ * copy of itself (the daemon) and waits: text that the daemon writes to its standard error is passed on, a zero byte means
+ * "ready", and the end of the stream without it means that it failed. The launcher exits 0 only after the zero byte, so that
+ * its exit tells callers what fork and exit told them in C: the socket listens and the PID file is there.
+ */
+import { type StdioOptions, spawn } from 'node:child_process';
+import { closeSync, openSync, writeSync } from 'node:fs';
+import { constants } from 'node:os';
+import { PasselError, reasonOf } from '../base/errors.ts';
+import { writeStderr } from './stderr.ts';
+
+/** Set in the environment of the daemon by its launcher. */
+const DAEMON_MARK = 'PASSEL_DAEMON';
+const READY_BYTE = 0;
+const STDERR_FD = 2;
+
+/** Whether this process was started by {@link launchDaemon}. Forgets it, so that processes started from here are not marked. */
+export function takeDaemonMark(): boolean {
+  const marked = process.env[DAEMON_MARK] === '1';
+  delete process.env[DAEMON_MARK];
+  return marked;
+}
+
+/**
+ * Starts this program again in the background and waits until it is ready.
+ * @param argv - its arguments
+ * @param keepFd - a descriptor that must have the same number there; undefined: none
+ * @returns exit status for the launcher: 0 when the daemon is ready, else the daemon's own
+ * @throws PasselError PASSEL_E_DAEMON
+ */
+export function launchDaemon(argv: readonly string[], keepFd: number | undefined): Promise<number> {
+  const stdio: Array<'ignore' | 'pipe' | number> = ['ignore', 'ignore', 'pipe'];
+  if (keepFd !== undefined) {
+    while (stdio.length <= keepFd) stdio.push('ignore');
+    stdio[keepFd] = keepFd;
+  }
+  const child = spawn(process.execPath, [...process.execArgv, process.argv[1]!, ...argv], {
+    detached: true,
+    stdio: stdio as StdioOptions,
+    env: { ...process.env, [DAEMON_MARK]: '1' },
+  });
+  return new Promise((resolve, reject) => {
+    let ready = false;
+    // Whoever ends the launcher before the daemon is ready wants neither of them.
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGHUP'] as const) {
+      process.once(signal, () => {
+        child.kill('SIGTERM');
+        resolve(128 + constants.signals[signal]);
+      });
+    }
+    child.stderr!.on('data', (bytes: Buffer) => {
+      const end = bytes.indexOf(READY_BYTE);
+      if (end !== 0) writeStderr(bytes.toString('utf8', 0, end < 0 ? bytes.length : end));
+      if (end < 0) return;
+      ready = true;
+      child.unref();
+      resolve(0);
+    });
+    child.once('error', (error) =>
+      reject(new PasselError('PASSEL_E_DAEMON', { reason: reasonOf(error) }, { cause: error })),
+    );
+    // 'close' comes after the last of its output was read.
+    child.once('close', (code, signal) => {
+      if (ready) return;
+      if (code !== null && code !== 0) resolve(code);
+      else
+        reject(
+          new PasselError('PASSEL_E_DAEMON', { reason: signal === null ? 'it exited early' : `killed by ${signal}` }),
+        );
+    });
+  });
+}
+
+/**
+ * In the daemon: tells the launcher that we are ready and lets go of it.
+ * @returns false if the launcher is gone, which means that nobody wants us any more
+ */
+export function reportReady(): boolean {
+  let heard = true;
+  try {
+    writeSync(STDERR_FD, Uint8Array.of(READY_BYTE));
+  } catch {
+    heard = false;
+  }
+  // open(2) gives the lowest free number, which is the one just closed: later output of Node itself must go nowhere and not
+  // into whatever would be opened next.
+  closeSync(STDERR_FD);
+  openSync('/dev/null', 'w');
+  process.chdir('/');
+  return heard;
+}

@@ -1,0 +1,166 @@
+/**
+ * The passel-passt command: parse, go to the background, open everything, serve until told to stop.
+ *
+ * Contract with callers (libvirt, QEMU, libkrun): exit status 0 of the process they started means that the socket listens and
+ * the PID file is written; anything else comes with a message on standard error and leaves nothing behind. SIGTERM ends the
+ * serving process with status 0. With --one-off it ends by itself when its guest has left.
+ */
+import { fstatSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { PasselError, reasonOf } from '../base/errors.ts';
+import { formatIp, formatIpv4 } from '../base/ip-text.ts';
+import type { Logger } from '../base/logger.ts';
+import { DEFAULT_EPHEMERAL, type PortRange, parseEphemeralRange } from '../forward/port-spec.ts';
+import { hasInterface, readHostFacts } from '../sys/host-facts.ts';
+import type { RunningStack } from './compose.ts';
+import { launchDaemon, reportReady, takeDaemonMark } from './daemonise.ts';
+import { type ClosableLogger, openLogger } from './logging.ts';
+import type { GivenOptions } from './options/definition.ts';
+import { PASST_OPTIONS, type PasstOptionTable } from './options/passt-options.ts';
+import { scanOptions } from './options/scan.ts';
+import { buildLoggingConfig, buildPasstConfig, checkPasstOptions, type PasstConfig } from './passt-config.ts';
+import { openPidFile, type PidFile, unlinkIfThere } from './pid-file.ts';
+import { changeUser, resolveRunAs } from './run-as.ts';
+import { watchEndingSignals } from './signals.ts';
+import { claimSocketPath } from './socket-path.ts';
+import { writeStderr } from './stderr.ts';
+import { VERSION } from './version.ts';
+
+export const PASST_PROGRAM = 'passel-passt';
+
+type Given = GivenOptions<PasstOptionTable>;
+
+/**
+ * Runs the command.
+ * @returns exit status
+ * @throws PasselError for the caller to report
+ */
+export async function runPasstCommand(argv: readonly string[]): Promise<number> {
+  const isDaemon = takeDaemonMark();
+  const given = scanOptions(PASST_OPTIONS, argv);
+  if (given.has('help')) return printHelp();
+  if (given.has('version')) return print(`${PASST_PROGRAM} ${VERSION}\n`);
+  if (given.has('print-capabilities')) return print('{\n  "type": "net"\n}\n');
+  checkPasstOptions(given);
+  const fd = given.last('fd');
+  if (fd !== undefined) checkFd(fd);
+  if (!isDaemon && !given.has('foreground')) return launchDaemon(argv, fd);
+  return servePasst(given, isDaemon);
+}
+
+async function printHelp(): Promise<number> {
+  const { formatHelp } = await import('./options/help.ts');
+  return print(await formatHelp(`${PASST_PROGRAM} [OPTION]...`, PASST_OPTIONS));
+}
+
+function print(text: string): number {
+  process.stdout.write(text);
+  return 0;
+}
+
+function checkFd(fd: number): void {
+  let reason: string | undefined;
+  try {
+    if (!fstatSync(fd).isSocket()) reason = 'it is not a socket';
+  } catch (error) {
+    reason = reasonOf(error);
+  }
+  if (reason !== undefined) throw new PasselError('PASSEL_E_FD', { value: fd, reason });
+}
+
+/** Opens everything, tells the launcher, serves. Whatever was opened is closed again when a later step fails. */
+async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
+  const signals = watchEndingSignals();
+  let logger: ClosableLogger | undefined;
+  let pidFile: PidFile | undefined;
+  let running: RunningStack | undefined;
+  let ready = false;
+  try {
+    // Once in the background there is no standard error left; a log file is then the only place for messages.
+    logger = openLogger(PASST_PROGRAM, buildLoggingConfig(given), (line) => {
+      if (!(isDaemon && ready)) writeStderr(line);
+    });
+    const config = await prepareConfig(given);
+    if (config.pidPath !== undefined) pidFile = openPidFile(config.pidPath);
+    const runAs = resolveRunAs(config.runAs);
+    const { startPasst } = await import('./compose.ts');
+    running = await startPasst(config, logger);
+    if (runAs !== undefined) {
+      if (config.runAs === undefined) logger.info(`started as root: changing to user ${runAs.uid}, group ${runAs.gid}`);
+      changeUser(runAs);
+    }
+    describeStart(config, logger);
+    pidFile?.write(process.pid);
+    if (isDaemon && !reportReady()) throw new PasselError('PASSEL_E_DAEMON', { reason: 'its launcher was ended' });
+    ready = true;
+    const outcome = await Promise.race([running.ended, signals.signal]);
+    if (typeof outcome === 'string') logger.info(`${outcome}: stopping`);
+    return typeof outcome === 'string' ? 0 : outcome;
+  } catch (error) {
+    if (!ready) pidFile?.abandon();
+    throw error;
+  } finally {
+    await running?.stop();
+    if (running?.socketPath !== undefined) unlinkIfThere(running.socketPath);
+    logger?.close();
+    signals.dispose();
+  }
+}
+
+async function prepareConfig(given: Given): Promise<PasstConfig> {
+  for (const name of ['interface', 'outbound-if4', 'outbound-if6'] as const) {
+    const wanted = given.last(name);
+    if (wanted !== undefined && !hasInterface(wanted)) {
+      throw new PasselError('PASSEL_E_INTERFACE', { option: given.typed(name), value: wanted });
+    }
+  }
+  const interface4 = given.last('interface') ?? given.last('outbound-if4');
+  const interface6 = given.last('interface') ?? given.last('outbound-if6');
+  const facts = readHostFacts({
+    ...(interface4 === undefined ? {} : { interface4 }),
+    ...(interface6 === undefined ? {} : { interface6 }),
+  });
+  const config = buildPasstConfig(given, facts, readEphemeralRange());
+  const { transport } = config;
+  if (transport.kind === 'fd') return config;
+  // Absolute, because the working directory is left before the socket is removed.
+  const path = await claimSocketPath(transport.path === undefined ? undefined : resolve(transport.path));
+  return { ...config, transport: { kind: 'listen', path } };
+}
+
+function readEphemeralRange(): PortRange {
+  try {
+    return parseEphemeralRange(readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'latin1'));
+  } catch {
+    return DEFAULT_EPHEMERAL;
+  }
+}
+
+/** What the guest is given, for people who wonder why it does not work. */
+function describeStart(config: PasstConfig, logger: Logger): void {
+  const { ipv4, ipv6 } = config.stack;
+  const { templates, transport, addressMap } = config;
+  if (ipv4 !== undefined) {
+    const from = templates.ipv4 === '' ? 'no interface with a default route' : `from ${templates.ipv4}`;
+    logger.info(
+      `IPv4 (${from}): ${formatIpv4(ipv4.guestAddress)}/${ipv4.prefixLength}, router ${formatIpv4(ipv4.gateway)}`,
+    );
+  }
+  if (ipv6 !== undefined) {
+    const from = templates.ipv6 === '' ? 'no interface with a default route' : `from ${templates.ipv6}`;
+    logger.info(
+      `IPv6 (${from}): ${formatIp(ipv6.guestAddress)}/${ipv6.prefixLength}, router ${formatIp(ipv6.gateway)}`,
+    );
+  }
+  const resolvers = [...(ipv4?.resolvers ?? []).map(formatIpv4), ...(ipv6?.resolvers ?? []).map(formatIp)];
+  if (resolvers.length > 0) logger.info(`resolvers: ${resolvers.join(', ')}`);
+  const aliases = [addressMap.ipv4?.loopbackAlias, addressMap.ipv6?.loopbackAlias].filter((a) => a !== undefined);
+  if (aliases.length > 0)
+    logger.info(`the guest reaches the host's loopback at ${aliases.map(formatIp).join(' and ')}`);
+  if (transport.kind === 'listen') {
+    logger.info(`listening on ${transport.path}; QEMU 7.2 or later joins with:`);
+    logger.info(
+      `  -netdev stream,id=net0,server=off,addr.type=unix,addr.path=${transport.path} -device virtio-net-pci,netdev=net0`,
+    );
+  }
+}

@@ -1,0 +1,69 @@
+/**
+ * Where the guest's socket goes. A path on which nobody listens any more is left over from a process that was killed and is
+ * taken over; one that answers belongs to somebody and is refused.
+ */
+import { lstatSync, unlinkSync } from 'node:fs';
+import { connect } from 'node:net';
+import { PasselError, reasonOf } from '../base/errors.ts';
+
+/** sockaddr_un holds 108 bytes with the terminating zero (unix(7)). */
+const SOCKET_PATH_MAX_BYTES = 107;
+const DEFAULT_COUNT = 64;
+
+/** passt's default paths, which other programs know. */
+function defaultPath(number: number): string {
+  return `/tmp/passt_${number}.socket`;
+}
+
+/**
+ * Makes `path`, or the first free default path, ready to be listened on.
+ * @returns the path
+ * @throws PasselError PASSEL_E_SOCKET_IN_USE, PASSEL_E_SOCKET_PATH, PASSEL_E_SOCKET_NONE_FREE
+ */
+export async function claimSocketPath(path: string | undefined): Promise<string> {
+  if (path !== undefined) {
+    if (await freePath(path)) return path;
+    throw new PasselError('PASSEL_E_SOCKET_IN_USE', { value: path });
+  }
+  for (let number = 1; number <= DEFAULT_COUNT; number++) {
+    const candidate = defaultPath(number);
+    const free = await freePath(candidate).catch(() => false);
+    if (free) return candidate;
+  }
+  throw new PasselError('PASSEL_E_SOCKET_NONE_FREE', { value: `${defaultPath(1)} to ${defaultPath(DEFAULT_COUNT)}` });
+}
+
+/** Whether `path` can be listened on now; removes a stale socket. */
+async function freePath(path: string): Promise<boolean> {
+  const fail = (reason: string, cause?: unknown): never => {
+    throw new PasselError('PASSEL_E_SOCKET_PATH', { value: path, reason }, { cause });
+  };
+  const lengthBytes = Buffer.byteLength(path);
+  if (lengthBytes > SOCKET_PATH_MAX_BYTES) {
+    fail(`the path has ${lengthBytes} bytes, unix sockets allow ${SOCKET_PATH_MAX_BYTES}`);
+  }
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) return true;
+  // Anything but a socket was put there by somebody for another purpose: never delete it.
+  if (!stat.isSocket()) fail('there is something else than a socket');
+  if (await answers(path)) return false;
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    fail(reasonOf(error), error);
+  }
+  return true;
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ path });
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', (error: NodeJS.ErrnoException) =>
+      resolve(error.code !== 'ECONNREFUSED' && error.code !== 'ENOENT'),
+    );
+  });
+}
