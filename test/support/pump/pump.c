@@ -324,11 +324,11 @@ static bool receive_from_stack(uint64_t now) {
 
 /* ---- set-up ---- */
 
-static void open_tap(const char *name, int mtu, int queue_len, const char *mac, bool napi) {
+static void open_tap(const char *name, int mtu, int queue_len, const char *mac) {
   struct ifreq r = {0};
   tap_fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (tap_fd < 0) die("/dev/net/tun: %s", strerror(errno));
-  r.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | (napi ? IFF_NAPI : 0));
+  r.ifr_flags = IFF_TAP | IFF_NO_PI;
   strncpy(r.ifr_name, name, IFNAMSIZ - 1);
   if (ioctl(tap_fd, TUNSETIFF, &r) < 0) die("TUNSETIFF %s: %s", name, strerror(errno));
   memcpy(tap_name, r.ifr_name, IFNAMSIZ);
@@ -479,11 +479,10 @@ static const char *run(int signals, bool commands) {
 int main(int argc, char **argv) {
   const char *tap = NULL, *path = NULL, *listen_path = NULL, *mac = NULL;
   int mtu = 65520, queue_len = 30000, timeout_ms = 5000, buffer = 16 << 20;
-  bool commands = true, napi = false;
+  bool commands = true;
   for (int i = 1; i < argc; i++) {
     const char *value = i + 1 < argc ? argv[i + 1] : "";
     if (!strcmp(argv[i], "--no-commands")) commands = false;
-    else if (!strcmp(argv[i], "--napi")) napi = true;
     else if (!strcmp(argv[i], "--tap")) tap = value, i++;
     else if (!strcmp(argv[i], "--socket")) path = value, i++;
     else if (!strcmp(argv[i], "--listen")) listen_path = value, i++;
@@ -498,7 +497,7 @@ int main(int argc, char **argv) {
   out_buf = malloc(BUFFER);
   in_buf = malloc(RECV_BATCH + PREFIX + MAX_FRAME);
   if (!out_buf || !in_buf) die("out of memory");
-  open_tap(tap, mtu, queue_len, mac, napi);
+  open_tap(tap, mtu, queue_len, mac);
   stack_fd = path ? connect_stack(path, timeout_ms, buffer) : accept_stack(listen_path, buffer);
   /* Only from here on: while it waits for the stack, a signal ends the program at once. */
   sigset_t set;

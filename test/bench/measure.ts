@@ -1,0 +1,179 @@
+/** One measurement each: traffic over a rig, and what it cost the stack. */
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { HOST_NET, type Host } from '../support/netns/host.ts';
+import { exitStatus, waitUntil } from '../support/netns/process.ts';
+import { type PeerOptions, runPeer, startListener, type TcpResult } from '../support/peer.ts';
+import type { Rig } from '../support/rig.ts';
+import type { StackCommand } from '../support/stack-under-test.ts';
+import type { Sample } from './statistics.ts';
+
+/** The guest reaches the host's loopback under the gateway's address: passt's default mapping. */
+const HOST_SEEN_BY_GUEST = HOST_NET.gatewayV4;
+const TCP_PORT = 5001;
+
+/** UDP port that a rig for {@link measureUdpToGuest} must forward. */
+export const UDP_FORWARDED_PORT = 6001;
+
+/** Direction of the payload: `tx` from guest to host, `rx` from host to guest. */
+export type Direction = 'tx' | 'rx';
+
+/** Runs `traffic` and adds what it cost. */
+async function withCosts(
+  rig: Rig,
+  traffic: () => Promise<{ value: number; bytes: number } & Partial<Sample>>,
+): Promise<Sample> {
+  const retransmitsBefore = rig.guestRetransmits();
+  const dropsBefore = await countDrops(rig);
+  const cpuBefore = rig.stack.cpuSeconds();
+  const { bytes, ...sample } = await traffic();
+  const cpuSeconds = rig.stack.cpuSeconds() - cpuBefore;
+  return {
+    retransmits: rig.guestRetransmits() - retransmitsBefore,
+    drops: (await countDrops(rig)) - dropsBefore,
+    ...(bytes > 0 ? { cpuSecondsPerGb: (cpuSeconds / bytes) * 2 ** 30 } : {}),
+    rssMib: rig.stack.rssBytes() / 2 ** 20,
+    ...sample,
+  };
+}
+
+async function countDrops(rig: Rig): Promise<number> {
+  const { tap, toTap } = await rig.pump.counters();
+  return tap.txDropped + tap.rxDropped + toTap.errors;
+}
+
+/**
+ * TCP throughput in Gbit/s, from the first byte received to the last. Received bytes are discarded in the kernel, and not
+ * looked at: what the ends do not spend is there for the stack.
+ */
+export function measureTcp(rig: Rig, direction: Direction, seconds: number, streams = 1): Promise<Sample> {
+  return withCosts(rig, async () => {
+    const sender: PeerOptions = { duration: seconds };
+    const receiver: PeerOptions = { finish: 'wait' };
+    const common: PeerOptions = { port: TCP_PORT, 'no-verify': true, timeout: seconds + 15 };
+    const [atGuest, atHost] = direction === 'tx' ? [sender, receiver] : [receiver, sender];
+    const server = await startListener(rig.host, 'listen', { ...common, ...atHost, accept: streams });
+    const client = await runPeer(rig.guest, 'connect', {
+      ...common,
+      ...atGuest,
+      addr: HOST_SEEN_BY_GUEST,
+      count: streams,
+    });
+    const received = direction === 'rx' ? client : await endListener(server);
+    if (direction === 'rx') await endListener(server);
+    return { value: (received.received * 8) / received.receiveSeconds / 1e9, bytes: received.received };
+  });
+}
+
+/** The listener ends with its last connection; one whose end never came (a stalled stack) is ended here. */
+async function endListener(server: {
+  result(timeoutMs?: number): Promise<TcpResult>;
+  stop(): Promise<TcpResult>;
+}): Promise<TcpResult> {
+  try {
+    return await server.result(3_000);
+  } catch {
+    return await server.stop();
+  }
+}
+
+/** UDP goodput in thousands of datagrams a second, with a bounded number of datagrams under way. */
+export function measureUdp(rig: Rig, direction: Direction, size: number, seconds: number): Promise<Sample> {
+  return withCosts(rig, async () => {
+    const toHost = direction === 'tx';
+    const [from, to] = toHost ? [rig.guest, rig.host] : [rig.host, rig.guest];
+    const port = UDP_FORWARDED_PORT + (toHost ? 1 : 0);
+    const sink = await startListener(to, 'udp-listen', { port, 'no-verify': true });
+    const result = await runPeer(from, 'udp-stream', {
+      addr: toHost ? HOST_SEEN_BY_GUEST : '127.0.0.1',
+      port,
+      size,
+      duration: seconds,
+    });
+    await sink.stop();
+    return { value: result.perSecond / 1000, bytes: result.answered * size, drops: result.lost };
+  });
+}
+
+/** Round trips of one byte on one connection: microseconds at the median, and at the 99th percentile. */
+export function measureRequestResponse(rig: Rig, seconds: number): Promise<Sample> {
+  return measureLatency(rig, 'rr', seconds, (result) => ({ value: result.p50Us, second: result.p99Us }));
+}
+
+/** Connections opened, used for one byte each way and closed, one after the other: how many a second, and p99 in microseconds. */
+export function measureConnectRequestResponse(rig: Rig, seconds: number): Promise<Sample> {
+  return measureLatency(rig, 'crr', seconds, (result) => ({ value: result.perSecond, second: result.p99Us }));
+}
+
+async function measureLatency(
+  rig: Rig,
+  mode: 'rr' | 'crr',
+  seconds: number,
+  pick: (result: { p50Us: number; p99Us: number; perSecond: number }) => { value: number; second: number },
+): Promise<Sample> {
+  return await withCosts(rig, async () => {
+    const server = await startListener(rig.host, 'listen', { port: TCP_PORT, echo: true, 'no-verify': true });
+    try {
+      const options = { addr: HOST_SEEN_BY_GUEST, port: TCP_PORT, duration: seconds, timeout: 10 };
+      const result = await runPeer(rig.guest, mode, options);
+      return { ...pick(result), bytes: 0, drops: result.failed };
+    } finally {
+      await server.stop();
+    }
+  });
+}
+
+/** CPU milliseconds a second with a guest that is connected and silent. */
+export async function measureIdle(rig: Rig, seconds: number): Promise<Sample> {
+  const before = rig.stack.cpuSeconds();
+  const duration = Math.max(seconds, 5);
+  await new Promise((resolve) => setTimeout(resolve, duration * 1000));
+  return { value: ((rig.stack.cpuSeconds() - before) / duration) * 1000, rssMib: rig.stack.rssBytes() / 2 ** 20 };
+}
+
+/** Resident set in MiB with a connected guest, as it is. */
+export async function measureResident(rig: Rig): Promise<Sample> {
+  return { value: rig.stack.rssBytes() / 2 ** 20 };
+}
+
+let startupSerial = 0;
+
+/**
+ * Milliseconds from starting the command to its exit with status 0 in daemon mode, when it listens and its PID file is there:
+ * what a manager such as libvirt waits for. Some 2 ms of it are for entering the namespace.
+ */
+export async function measureStartup(host: Host, stack: StackCommand): Promise<Sample> {
+  const base = join(host.directory, `startup-${startupSerial++}`);
+  const [command, args] = host.enter(stack.command, [
+    ...stack.args,
+    '--quiet',
+    '--socket',
+    `${base}.socket`,
+    '--pid',
+    `${base}.pid`,
+  ]);
+  const start = performance.now();
+  const child = spawn(command, args, { stdio: 'ignore' });
+  const status = await new Promise<number>((resolve, reject) => {
+    child.on('error', reject);
+    child.on('exit', (code, signal) => resolve(exitStatus(code, signal)));
+  });
+  const value = performance.now() - start;
+  if (status !== 0) throw new Error(`${stack.name} did not start: status ${status}`);
+  const pid = Number(readFileSync(`${base}.pid`, 'utf8'));
+  process.kill(pid, 'SIGTERM');
+  await waitUntil(`${stack.name} to end`, () => !isAlive(pid));
+  await Promise.all([rm(`${base}.pid`, { force: true }), rm(`${base}.socket`, { force: true })]);
+  return { value };
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
