@@ -178,8 +178,8 @@ const operations = {
   },
 
   /** Sends one datagram and waits for one back. */
-  exchangeUdp: async ({ host, port, lengthBytes, seed = 1, timeoutMs = 3000, localPort = 0 }) => {
-    const socket = await bindUdp(localPort, host.includes(':') ? '::' : '0.0.0.0');
+  exchangeUdp: async ({ host, port, lengthBytes, seed = 1, timeoutMs = 3000, localAddress }) => {
+    const socket = await bindUdp(0, localAddress ?? (host.includes(':') ? '::' : '0.0.0.0'));
     const sent = makePattern(lengthBytes, seed);
     socket.send(sent, port, host);
     try {

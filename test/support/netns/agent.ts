@@ -46,7 +46,7 @@ export interface Agent {
   exchangeTcp(to: Endpoint & { lengthBytes?: number; seed?: number; localAddress?: string }): Promise<TcpExchange>;
   /** Sends one datagram, waits for one. */
   exchangeUdp(
-    to: Endpoint & { lengthBytes: number; seed?: number; timeoutMs?: number; localPort?: number },
+    to: Endpoint & { lengthBytes: number; seed?: number; timeoutMs?: number; localAddress?: string },
   ): Promise<UdpExchange>;
   /** SHA-256 of the pattern that the servers send for this length and seed. */
   hashPattern(pattern: { lengthBytes: number; seed: number }): Promise<string>;

@@ -1,0 +1,55 @@
+/** Shell scripts that tests run in guests, and readers of what they print. */
+
+/** DHCPv4 by busybox's client; the lease is in /tmp/dhcp4.env afterwards. Asks again each second, five times. */
+export const GET_DHCPV4_LEASE = 'udhcpc -i eth0 -n -q -f -t 5 -T 1 -O mtu -O search -O staticroutes';
+
+/** Waits for an address made from a router advertisement and prints it. */
+export const GET_SLAAC_ADDRESS = `
+  for i in $(seq 150); do
+    ip -6 addr show dev eth0 | grep 'scope global dynamic' | grep -v tentative && exit 0
+    sleep 0.1
+  done
+  ip -6 addr; exit 1`;
+
+/** DHCPv6 by ISC's client; the lease is in /tmp/dhcp6.env, its address on the interface once it is known to be free. */
+export const GET_DHCPV6_LEASE = `
+  timeout 25 dhclient -6 -1 -cf /etc/dhclient6.conf eth0 || exit 1
+  for i in $(seq 50); do ip -6 addr show dev eth0 | grep -q tentative || exit 0; sleep 0.1; done
+  ip -6 addr; exit 1`;
+
+/** Fetches a URL into a file and prints the file's SHA-256. */
+export function fetchAndHash(url: string, file = '/tmp/fetched'): string {
+  return `timeout 20 wget -q -O ${file} '${url}' && sha256sum ${file} | cut -d ' ' -f 1`;
+}
+
+/**
+ * Posts a file and prints the server's answer: its SHA-256 and length. By socat, since busybox's wget posts text only.
+ * @param target socat address of the server, without options
+ */
+export function postFile(target: string, file: string, lengthBytes: number): string {
+  return `(printf 'POST / HTTP/1.0\\r\\nContent-Length: ${lengthBytes}\\r\\n\\r\\n'; cat ${file}) |
+    socat -t 20 -T 20 - ${target},shut-none | tail -n 1`;
+}
+
+/**
+ * Sends `lengthBytes` random bytes as one datagram and prints `same` when they come back unchanged.
+ * @param target socat address without options, such as UDP4:198.51.100.1:7
+ */
+export function echoDatagram(target: string, lengthBytes: number): string {
+  return `
+    head -c ${lengthBytes} /dev/urandom > /tmp/sent
+    socat -b 65536 -t 3 -T 3 OPEN:/tmp/sent,rdonly,ignoreeof!!CREATE:/tmp/received ${target} &
+    for i in $(seq 30); do
+      sleep 0.1
+      [ "$(stat -c %s /tmp/received 2>/dev/null)" = ${lengthBytes} ] && break
+    done
+    kill $! 2>/dev/null
+    cmp /tmp/sent /tmp/received && echo same`;
+}
+
+/** Variables of a script's dumped environment. */
+export function parseEnvironment(text: string): Record<string, string> {
+  return Object.fromEntries(
+    text.split('\n').map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]),
+  );
+}
