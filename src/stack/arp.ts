@@ -1,0 +1,98 @@
+/**
+ * ARP (RFC 826): to the guest, all IPv4 addresses are behind our MAC, since whatever it sends anywhere has to come to us.
+ *
+ * A request for any address is answered, except for the guest's own ones: the leased address and the one it was last seen to use.
+ * A probe, whose sender address is 0, asks whether an address is free (RFC 5227 §2.1.1); only the gateway's is not, so that a
+ * guest can take a static address of its choice. An announcement (sender = target) wants no answer. Requests, replies and
+ * announcements all tell which address the guest uses, and forwards follow that.
+ *
+ * Nothing is stored and nothing is asked: the guest's MAC is the source of its frames.
+ */
+import {
+  ARP_BYTES,
+  ARP_REPLY,
+  ARP_REQUEST,
+  ARP_SENDER_MAC_OFFSET,
+  checkArp,
+  getArpOperation,
+  getArpSenderAddress,
+  getArpTargetAddress,
+  writeArp,
+} from '../wire/arp.ts';
+import {
+  ETHERNET_HEADER_BYTES,
+  ETHERNET_MIN_FRAME_BYTES,
+  ETHERTYPE_ARP,
+  getMacHi,
+  getMacLo,
+  writeEthernetHeader,
+} from '../wire/ethernet.ts';
+import { IPV4_MAPPED_WORD } from '../wire/ipv4.ts';
+import { WIRE_TRUNCATED } from '../wire/status.ts';
+import type { StackContext } from './context.ts';
+import { commitPadded } from './output.ts';
+import type { PacketMeta } from './packet-meta.ts';
+
+export class ArpModule {
+  private readonly ctx: StackContext;
+  private readonly sender = Uint32Array.of(0, 0, IPV4_MAPPED_WORD, 0);
+
+  constructor(ctx: StackContext) {
+    this.ctx = ctx;
+  }
+
+  /** Takes a frame of EtherType ARP. */
+  input(meta: PacketMeta): void {
+    const { ctx } = this;
+    const { view, counters, guest, config } = ctx;
+    const { ipv4 } = config;
+    if (ipv4 === undefined) return;
+    const at = meta.frameOffset + ETHERNET_HEADER_BYTES;
+    const status = checkArp(view, at, meta.frameEnd);
+    if (status < 0) {
+      if (status === WIRE_TRUNCATED) counters.badEthernet++;
+      else counters.unknownProtocol++;
+      return;
+    }
+    const senderAddress = getArpSenderAddress(view, at);
+    const targetAddress = getArpTargetAddress(view, at);
+    guest.observeMac(meta.sourceMacHi, meta.sourceMacLo);
+    // A guest that claims our own address keeps the forwards it had: nothing could be sent to it there.
+    if (senderAddress !== ipv4.gateway) {
+      this.sender[3] = senderAddress;
+      guest.observeAddress(4, this.sender);
+    }
+    if (getArpOperation(view, at) !== ARP_REQUEST || senderAddress === targetAddress) return;
+    if (targetAddress !== ipv4.gateway) {
+      if (senderAddress === 0) return;
+      if (targetAddress === ipv4.guestAddress || targetAddress === guest.ipv4[3]) return;
+    }
+    this.reply(at, senderAddress, targetAddress, meta);
+  }
+
+  /** Says that `address` is here; `at` is the request. */
+  private reply(at: number, senderAddress: number, address: number, meta: PacketMeta): void {
+    const { ctx } = this;
+    const { view, link, config, counters } = ctx;
+    const start = link.reserve(link.headroomBytes + ETHERNET_MIN_FRAME_BYTES);
+    if (start < 0) {
+      counters.droppedNoRoom++;
+      return;
+    }
+    const frame = start + link.headroomBytes;
+    const { ourMacHi, ourMacLo } = config;
+    writeEthernetHeader(view, frame, meta.sourceMacHi, meta.sourceMacLo, ourMacHi, ourMacLo, ETHERTYPE_ARP);
+    writeArp(
+      view,
+      frame + ETHERNET_HEADER_BYTES,
+      ARP_REPLY,
+      ourMacHi,
+      ourMacLo,
+      address,
+      getMacHi(view, at + ARP_SENDER_MAC_OFFSET),
+      getMacLo(view, at + ARP_SENDER_MAC_OFFSET),
+      senderAddress,
+    );
+    commitPadded(ctx, frame, ETHERNET_HEADER_BYTES + ARP_BYTES);
+  }
+}
