@@ -23,7 +23,7 @@ export const ERROR_TABLE = {
   PASSEL_E_OPTION_CONFLICT: { exitStatus: 1, form: '{option} and {other} exclude each other' },
   PASSEL_E_OPTION_REQUIRES: { exitStatus: 1, form: '{option} needs {other}' },
   PASSEL_E_OPTION_UNSUPPORTED: { exitStatus: 1, form: '{option} is not supported by this version: {reason}' },
-  PASSEL_E_OPERAND: { exitStatus: 1, form: "unexpected argument '{value}': {expected}" },
+  PASSEL_E_OPERAND: { exitStatus: 1, form: "unexpected argument '{value}': expected {expected}" },
   PASSEL_E_COMMAND_UNKNOWN: { exitStatus: 1, form: "unknown command '{value}': expected {expected}" },
   PASSEL_E_PORT_SPEC: { exitStatus: 1, form: "{option}: '{value}': {problem}: expected {expected}" },
   PASSEL_E_PORT_BIND: { exitStatus: 1, form: '{option}: cannot listen on {endpoint}: {reason}' },

@@ -1,0 +1,138 @@
+import { describe, expect, it } from 'vitest';
+import type { PasselError } from '../../../src/base/errors.ts';
+import { parseIp } from '../../../src/base/ip-text.ts';
+import { silentLogger } from '../../../src/base/logger.ts';
+import { type ListenerOptions, openListeners } from '../../../src/forward/listeners.ts';
+import { type PortForwardRule, parsePortSpec } from '../../../src/forward/port-spec.ts';
+import { type HostSockets, KIND_TCP_LISTENER, KIND_UDP_LISTENER } from '../../../src/stack/ports.ts';
+
+const EACCES = 13;
+const EADDRINUSE = 98;
+const EAFNOSUPPORT = 97;
+const EPHEMERAL = { first: 3, last: 65533 };
+
+/** Records calls; `refuse` gives an errno for a bind, by family and port. */
+function createRecorder(refuse: (family: number, port: number) => number = () => 0) {
+  const view = new DataView(new ArrayBuffer(64));
+  const calls: string[] = [];
+  const families = new Map<number, number>();
+  let nextFd = 10;
+  const note = (call: string): number => {
+    calls.push(call);
+    return 0;
+  };
+  const sockets = {
+    open(family: number, type: number) {
+      if (family === 6 && refuse(6, -1) !== 0) return -refuse(6, -1);
+      calls.push(`open ${family} ${type === 1 ? 'stream' : 'dgram'}`);
+      families.set(nextFd, family);
+      return nextFd++;
+    },
+    bind(fd: number, offset: number) {
+      const family = view.getUint8(offset);
+      const port = view.getUint16(offset + 2);
+      const words = [8, 12, 16, 20].map((at) => view.getUint32(offset + at).toString(16));
+      calls.push(`bind ${fd} ${family} ${words.join(':')} ${port}`);
+      return -refuse(families.get(fd)!, port);
+    },
+    listen: (fd: number) => note(`listen ${fd}`),
+    close: (fd: number) => note(`close ${fd}`),
+    setOption: (fd: number, level: number, name: number, value: number) => note(`set ${fd} ${level}/${name}=${value}`),
+    setOptionString: (fd: number, _level: number, _name: number, text: string) => note(`device ${fd} ${text}`),
+    watch: (fd: number, events: number, kind: number, index: number) => note(`watch ${fd} ${events} ${kind} ${index}`),
+  } as unknown as HostSockets;
+  const options: ListenerOptions = {
+    sockets,
+    view,
+    scratchOffset: 0,
+    logger: silentLogger,
+    ipv4: true,
+    ipv6: true,
+    freebind: false,
+  };
+  return { calls, options };
+}
+const tcp = (spec: string): PortForwardRule[] => parsePortSpec('-t', 'tcp', spec, EPHEMERAL);
+const udp = (spec: string): PortForwardRule[] => parsePortSpec('-u', 'udp', spec, EPHEMERAL);
+
+describe('listeners', () => {
+  it('without an address serve both families with one socket', () => {
+    const { calls, options } = createRecorder();
+    const listeners = openListeners(tcp('22:2222'), options);
+    expect(calls).toEqual(['open 6 stream', 'set 10 41/26=0', 'set 10 1/2=1', 'bind 10 6 0:0:0:0 22', 'listen 10']);
+    expect(listeners.fdOf(0)).toBe(10);
+    expect(listeners.targetOf(0)).toEqual({ guestPort: 2222 });
+    expect(listeners.ruleOf(0)).toMatchObject({ first: 22 });
+    expect(listeners.targetOf(1)).toBeUndefined();
+  });
+  it('serve one family where the guest has one', () => {
+    const { calls, options } = createRecorder();
+    openListeners(tcp('22'), { ...options, ipv4: false });
+    expect(calls).toContain('set 10 41/26=1');
+    openListeners(tcp('22'), { ...options, ipv6: false });
+    expect(calls).toContain('open 4 stream');
+  });
+  it('fall back to IPv4 on a kernel without IPv6', () => {
+    const { calls, options } = createRecorder((family) => (family === 6 ? EAFNOSUPPORT : 0));
+    openListeners(tcp('22'), options);
+    expect(calls).toContain('bind 10 4 0:0:0:0 22');
+  });
+  it('bind the address and interface of their rule and know their target', () => {
+    const { calls, options } = createRecorder();
+    const listeners = openListeners(tcp('192.0.2.1%eth0/8080:192.0.2.7/80'), { ...options, freebind: true });
+    expect(calls.slice(2)).toEqual(['device 10 eth0', 'set 10 0/15=1', 'bind 10 4 c0000201:0:0:0 8080', 'listen 10']);
+    expect(listeners.targetOf(0)).toEqual({ guestPort: 80, guestAddress: parseIp('192.0.2.7') });
+  });
+  it('allow reuse of a UDP port only after their own bind, and ask for the destination address', () => {
+    const { calls, options } = createRecorder();
+    openListeners(udp('::1/53'), options);
+    expect(calls).toEqual(['open 6 dgram', 'set 10 41/26=1', 'bind 10 6 0:0:0:1 53', 'set 10 1/2=1', 'set 10 41/49=1']);
+  });
+  it('are watched by kind and index', () => {
+    const { calls, options } = createRecorder();
+    openListeners([...tcp('22-23'), ...udp('53')], options).watchAll();
+    expect(calls.filter((c) => c.startsWith('watch'))).toEqual([
+      `watch 10 1 ${KIND_TCP_LISTENER} 0`,
+      `watch 11 1 ${KIND_TCP_LISTENER} 1`,
+      `watch 12 1 ${KIND_UDP_LISTENER} 2`,
+    ]);
+  });
+  it('close all their sockets once', () => {
+    const { calls, options } = createRecorder();
+    const listeners = openListeners(tcp('22-23'), options);
+    listeners.closeAll();
+    listeners.closeAll();
+    expect(calls.filter((c) => c.startsWith('close'))).toEqual(['close 10', 'close 11']);
+    expect(listeners.fdOf(0)).toBe(-1);
+  });
+});
+
+describe('a port that cannot be bound', () => {
+  it('is an error that says which and why, and leaves nothing open', () => {
+    const { calls, options } = createRecorder((_family, port) => (port === 23 ? EADDRINUSE : 0));
+    expect(() => openListeners(tcp('22-24'), options)).toThrow(
+      '--tcp-ports: cannot listen on *:23/tcp: EADDRINUSE: address already in use',
+    );
+    expect(calls.filter((c) => c.startsWith('close'))).toEqual(['close 11', 'close 10']);
+  });
+  it('below 1024 comes with the hint that helps', () => {
+    const { options } = createRecorder(() => EACCES);
+    try {
+      openListeners(udp('[::1]/53'), options);
+      expect.unreachable();
+    } catch (error) {
+      expect((error as PasselError).code).toBe('PASSEL_E_PORT_BIND');
+      expect((error as PasselError).message).toContain('--udp-ports: cannot listen on [::1]:53/udp: EACCES');
+      expect((error as PasselError).hint).toContain('CAP_NET_BIND_SERVICE');
+    }
+  });
+  it('is left out of a sweeping rule', () => {
+    const { options } = createRecorder((_family, port) => (port === 1 ? EADDRINUSE : 0));
+    // Everything but 3..65533 is 1, 2, 65534 and 65535.
+    expect(openListeners(tcp('all'), options).count).toBe(3);
+  });
+  it('is an error of a sweeping rule when no port could be bound', () => {
+    const { options } = createRecorder(() => EACCES);
+    expect(() => openListeners(tcp('all'), options)).toThrow('cannot listen on *:1/tcp');
+  });
+});
