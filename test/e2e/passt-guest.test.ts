@@ -36,6 +36,7 @@ const KNOWN_DIFFERENCES: Partial<Record<StackName, Record<string, string>>> = {
     'receives everything after it has half-closed': 'stalls or repeats data after a FIN from the guest',
     'sees a closed port refused at once': 'its RST in answer to a SYN lacks the ACK, which the guest must ignore',
     'sees a closed UDP port as unreachable': 'does not pass errors on',
+    'fetches 20 MB unchanged with an e1000 over IPv4': 'sends acknowledged data again, stalls and resets',
     'exchanges a 5 KiB datagram in IPv4 fragments': 'drops fragments',
     'exchanges a 5 KiB datagram in IPv6 fragments': 'does not know the fragment header',
   },
@@ -50,11 +51,17 @@ function check(name: string, body: () => Promise<void>): void {
   );
 }
 
+type Family = keyof typeof REMOTE_URLS;
+
+async function fetchLargeFile(guest: Guest, agent: Agent, family: Family): Promise<void> {
+  const seed = family === 'IPv4' ? 4 : 6;
+  const expected = await agent.hashPattern({ lengthBytes: SIZE_BYTES, seed });
+  expect(await guest.check(fetchAndHash(`${REMOTE_URLS[family]}/bytes/${SIZE_BYTES}/${seed}`))).toBe(expected);
+}
+
 async function fetchFromBothFamilies(guest: Guest, agent: Agent): Promise<void> {
-  for (const [index, url] of Object.values(REMOTE_URLS).entries()) {
-    const expected = await agent.hashPattern({ lengthBytes: SIZE_BYTES, seed: index + 1 });
-    expect(await guest.check(fetchAndHash(`${url}/bytes/${SIZE_BYTES}/${index + 1}`))).toBe(expected);
-  }
+  await fetchLargeFile(guest, agent, 'IPv4');
+  await fetchLargeFile(guest, agent, 'IPv6');
 }
 
 const describeSuite = await requireOrSkip(needNamespaces, needVeth, ...needGuest('cloud', 'generic'));
@@ -329,7 +336,9 @@ describeSuite(`e1000 guest with MTU 1500 on the stream netdev of ${stackCommand(
     expect(await guest.check('cat /proc/sys/net/ipv6/conf/eth0/mtu')).toBe('1500');
   });
 
-  check('fetches 20 MB unchanged with an e1000 over IPv4 and IPv6', () => fetchFromBothFamilies(guest, onWan));
+  for (const family of ['IPv4', 'IPv6'] as const) {
+    check(`fetches 20 MB unchanged with an e1000 over ${family}`, () => fetchLargeFile(guest, onWan, family));
+  }
 
   check("resolves by the host's loopback resolver", async () => {
     expect(await guest.check(`nslookup ${SERVER_NAME}`)).toContain(`Address: ${HOST_NET.remoteV4}`);
