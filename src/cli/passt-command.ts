@@ -22,7 +22,6 @@ import { buildLoggingConfig, buildPasstConfig, checkPasstOptions, type PasstConf
 import { openPidFile, type PidFile, unlinkIfThere } from './pid-file.ts';
 import { changeUser, resolveRunAs } from './run-as.ts';
 import { watchEndingSignals } from './signals.ts';
-import { claimSocketPath } from './socket-path.ts';
 import { writeStderr } from './stderr.ts';
 import { VERSION } from './version.ts';
 
@@ -80,7 +79,7 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
     logger = openLogger(PASST_PROGRAM, buildLoggingConfig(given), (line) => {
       if (!(isDaemon && ready)) writeStderr(line);
     });
-    const config = await prepareConfig(given);
+    const config = prepareConfig(given);
     if (config.pidPath !== undefined) pidFile = openPidFile(config.pidPath);
     const runAs = resolveRunAs(config.runAs);
     const { startPasst } = await import('./compose.ts');
@@ -89,7 +88,7 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
       if (config.runAs === undefined) logger.info(`started as root: changing to user ${runAs.uid}, group ${runAs.gid}`);
       changeUser(runAs);
     }
-    describeStart(config, logger);
+    describeStart(config, running.socketPath, logger);
     pidFile?.write(process.pid);
     if (isDaemon && !reportReady()) throw new PasselError('PASSEL_E_DAEMON', { reason: 'its launcher was ended' });
     ready = true;
@@ -107,7 +106,7 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
   }
 }
 
-async function prepareConfig(given: Given): Promise<PasstConfig> {
+function prepareConfig(given: Given): PasstConfig {
   for (const name of ['interface', 'outbound-if4', 'outbound-if6'] as const) {
     const wanted = given.last(name);
     if (wanted !== undefined && !hasInterface(wanted)) {
@@ -122,10 +121,9 @@ async function prepareConfig(given: Given): Promise<PasstConfig> {
   });
   const config = buildPasstConfig(given, facts, readEphemeralRange());
   const { transport } = config;
-  if (transport.kind === 'fd') return config;
+  if (transport.kind === 'fd' || transport.path === undefined) return config;
   // Absolute, because the working directory is left before the socket is removed.
-  const path = await claimSocketPath(transport.path === undefined ? undefined : resolve(transport.path));
-  return { ...config, transport: { kind: 'listen', path } };
+  return { ...config, transport: { kind: 'listen', path: resolve(transport.path) } };
 }
 
 function readEphemeralRange(): PortRange {
@@ -137,9 +135,9 @@ function readEphemeralRange(): PortRange {
 }
 
 /** What the guest is given, for people who wonder why it does not work. */
-function describeStart(config: PasstConfig, logger: Logger): void {
+function describeStart(config: PasstConfig, socketPath: string | undefined, logger: Logger): void {
   const { ipv4, ipv6 } = config.stack;
-  const { templates, transport, addressMap } = config;
+  const { templates, addressMap } = config;
   if (ipv4 !== undefined) {
     const from = templates.ipv4 === '' ? 'no interface with a default route' : `from ${templates.ipv4}`;
     logger.info(
@@ -157,10 +155,10 @@ function describeStart(config: PasstConfig, logger: Logger): void {
   const aliases = [addressMap.ipv4?.loopbackAlias, addressMap.ipv6?.loopbackAlias].filter((a) => a !== undefined);
   if (aliases.length > 0)
     logger.info(`the guest reaches the host's loopback at ${aliases.map(formatIp).join(' and ')}`);
-  if (transport.kind === 'listen') {
-    logger.info(`listening on ${transport.path}; QEMU 7.2 or later joins with:`);
+  if (socketPath !== undefined) {
+    logger.info(`listening on ${socketPath}; QEMU 7.2 or later joins with:`);
     logger.info(
-      `  -netdev stream,id=net0,server=off,addr.type=unix,addr.path=${transport.path} -device virtio-net-pci,netdev=net0`,
+      `  -netdev stream,id=net0,server=off,addr.type=unix,addr.path=${socketPath} -device virtio-net-pci,netdev=net0`,
     );
   }
 }

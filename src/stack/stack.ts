@@ -159,12 +159,15 @@ export class NetworkStack {
     this.endTurn();
   }
 
-  /** The guest is gone; its connections stay until their timers end them, so that a guest which comes back finds them. */
+  /**
+   * The guest is gone; its connections stay until their timers end them, so that a guest which comes back finds them. The link may
+   * say so from inside `receive` or `flush`, in the middle of a turn, so the turn is not ended here.
+   */
   onGuestGone(): void {
     this.enterTurn();
     this.linkHasMore = false;
     this.tcp.onGuestGone();
-    this.endTurn();
+    this.runAgain();
   }
 
   /** An event of a flow's host socket. */

@@ -1,0 +1,181 @@
+/**
+ * The only place that joins stack, link, forwards and system: from a configuration to a running stack, and back to nothing.
+ *
+ * Everything that can fail (sockets, ports, files) is opened before this returns, so that a launcher can say what went wrong; what
+ * had been opened is closed again then.
+ */
+import { randomFillSync } from 'node:crypto';
+import { createArena } from '../base/arena.ts';
+import { systemClock } from '../base/clock.ts';
+import { PasselError, reasonOf } from '../base/errors.ts';
+import type { Logger } from '../base/logger.ts';
+import { createAddressMap } from '../forward/address-map.ts';
+import { type ForwardListeners, openListeners } from '../forward/listeners.ts';
+import { createLinkListener, type LinkListener } from '../link/listener.ts';
+import { createPcapLink, type PcapLink } from '../link/pcap.ts';
+import { createStreamLink, type GoneReason } from '../link/stream.ts';
+import { createTraceLink } from '../link/trace.ts';
+import {
+  ENDPOINT_BYTES,
+  type GuestLink,
+  KIND_LINK,
+  KIND_LINK_LISTENER,
+  KIND_PING,
+  KIND_TCP,
+  KIND_TCP_LISTENER,
+  KIND_UDP,
+  KIND_UDP_LISTENER,
+} from '../stack/ports.ts';
+import { NetworkStack } from '../stack/stack.ts';
+import { createHostSockets } from '../sys/host-sockets.ts';
+import { loadNative, type NativeAddon } from '../sys/native.ts';
+import { createPoller } from '../sys/poller.ts';
+import { listenUnix } from '../sys/unix-socket.ts';
+import type { PasstConfig } from './passt-config.ts';
+import { createRawEcho } from './raw-echo.ts';
+import { claimSocketPath } from './socket-path.ts';
+
+/** Link buffers 1 + 4 MiB, datagram and list areas of the stack; pages never touched cost nothing. */
+const ARENA_BYTES = 32 * 1024 * 1024;
+
+/** A stack with its guest socket and listeners, at work. */
+export interface RunningStack {
+  /** Where a guest connects; undefined with a socket that we were given. The file is the caller's to remove. */
+  readonly socketPath: string | undefined;
+  /** Ends everything: closes sockets and files. Harmless when called twice. */
+  stop(): Promise<void>;
+  /** Resolves with the exit status once the stack has ended by itself: a one-off guest has left (0). */
+  readonly ended: Promise<number>;
+  readonly stack: NetworkStack;
+}
+
+/**
+ * Starts the stack of `config`.
+ * @throws PasselError when a socket, port or file cannot be opened; nothing is left open then
+ */
+export async function startPasst(config: PasstConfig, log: Logger): Promise<RunningStack> {
+  const native = loadNative();
+  const arena = createArena(ARENA_BYTES);
+  const poller = createPoller(native, arena);
+  const sockets = createHostSockets(native, arena, poller.fd);
+  const endpoint = arena.allocate(ENDPOINT_BYTES);
+
+  let forwards: ForwardListeners | undefined;
+  let pcap: PcapLink | undefined;
+  let listener: LinkListener | undefined;
+  let stack: NetworkStack | undefined;
+  let socketPath: string | undefined;
+  const stream = createStreamLink({ arena, sockets });
+
+  let stopped = false;
+  const stop = async (): Promise<void> => {
+    if (stopped) return;
+    stopped = true;
+    poller.stop();
+    stack?.close();
+    listener?.close();
+    stream.detach();
+    forwards?.closeAll();
+    pcap?.close();
+    poller.close();
+  };
+
+  let end: (status: number) => void = () => {};
+  const ended = new Promise<number>((resolve) => {
+    end = resolve;
+  });
+
+  try {
+    forwards = openListeners(config.forwards, {
+      sockets,
+      view: arena.view,
+      scratchOffset: endpoint,
+      logger: log,
+      ipv4: config.stack.ipv4 !== undefined,
+      ipv6: config.stack.ipv6 !== undefined,
+      freebind: config.freebind,
+    });
+    let link: GuestLink = stream;
+    if (config.pcapPath !== undefined) {
+      pcap = createPcapLink(link, arena, config.pcapPath);
+      link = pcap;
+    }
+    if (log.isEnabled('trace')) link = createTraceLink(link, arena, log);
+    const running = new NetworkStack({
+      arena,
+      config: config.stack,
+      link,
+      sockets,
+      map: createAddressMap(config.addressMap),
+      forwards,
+      clock: systemClock,
+      log,
+      secret: randomFillSync(new Uint32Array(8)),
+      rawEcho: createRawEcho(log),
+    });
+    stack = running;
+
+    poller.handlers[KIND_LINK] = (_index, events) => {
+      if (stream.onHostEvent(events)) running.onLinkReadable();
+    };
+    poller.handlers[KIND_LINK_LISTENER] = () => listener?.onHostEvent();
+    poller.handlers[KIND_TCP] = (index, events) => running.onFlowEvent(KIND_TCP, index, events);
+    poller.handlers[KIND_UDP] = (index, events) => running.onFlowEvent(KIND_UDP, index, events);
+    poller.handlers[KIND_PING] = (index, events) => running.onFlowEvent(KIND_PING, index, events);
+    poller.handlers[KIND_TCP_LISTENER] = (index) => running.onTcpListener(index);
+    poller.handlers[KIND_UDP_LISTENER] = (index) => running.onUdpListener(index);
+    poller.onTurnEnd = () => running.endTurn();
+
+    const attached = (): void => {
+      log.info('guest connected');
+      running.onGuestConnected();
+    };
+    stream.onRoom = () => running.onLinkRoom();
+    stream.onGone = (reason, error) => {
+      pcap?.flushFile();
+      if (stopped) return;
+      logGone(log, reason, error);
+      running.onGuestGone();
+      if (listener !== undefined) listener.guestGone();
+      else end(0);
+    };
+    if (config.transport.kind === 'fd') {
+      const { fd } = config.transport;
+      const status = stream.attach(fd);
+      if (status < 0) throw new PasselError('PASSEL_E_FD', { value: fd, reason: `errno ${-status}` });
+      attached();
+    } else {
+      socketPath = await claimSocketPath(config.transport.path);
+      listener = createLinkListener({
+        sockets,
+        link: stream,
+        fd: listenAt(native, socketPath),
+        endpoint,
+        log,
+        oneOff: config.oneOff,
+        onAttach: attached,
+        onEnd: () => end(0),
+      });
+    }
+    forwards.watchAll();
+    poller.start();
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { socketPath, stop, ended, stack };
+}
+
+function listenAt(native: NativeAddon, path: string): number {
+  try {
+    return listenUnix(native, path);
+  } catch (error) {
+    throw new PasselError('PASSEL_E_SOCKET_PATH', { value: path, reason: reasonOf(error) }, { cause: error });
+  }
+}
+
+function logGone(log: Logger, reason: GoneReason, error: number): void {
+  if (reason === 'bad-length') log.warn('the guest socket sent a frame of impossible length: connection reset');
+  else if (reason === 'error') log.warn(`guest disconnected: error ${-error} on its socket`);
+  else log.info('guest disconnected');
+}
