@@ -177,15 +177,18 @@ const operations = {
     };
   },
 
-  /** Sends one datagram and waits for one back. */
-  exchangeUdp: async ({ host, port, lengthBytes, seed = 1, timeoutMs = 3000, localAddress }) => {
+  /** Sends one datagram, again each second, and waits for one back. */
+  exchangeUdp: async ({ host, port, lengthBytes, seed = 1, timeoutMs = 5000, localAddress }) => {
     const socket = await bindUdp(0, localAddress ?? (host.includes(':') ? '::' : '0.0.0.0'));
     const sent = makePattern(lengthBytes, seed);
-    socket.send(sent, port, host);
+    const send = () => socket.send(sent, port, host);
+    send();
+    const timer = setInterval(send, 1000);
     try {
       const [bytes, from] = await once(socket, 'message', { signal: AbortSignal.timeout(timeoutMs) });
       return { same: bytes.equals(sent), lengthBytes: bytes.length, from: from.address };
     } finally {
+      clearInterval(timer);
       socket.close();
     }
   },

@@ -44,7 +44,7 @@ export interface Agent {
   listDnsSeen(): Promise<{ transport: 'udp' | 'tcp'; address: string }[]>;
   /** Connects, sends `lengthBytes` of pattern, half-closes, reads to the end. */
   exchangeTcp(to: Endpoint & { lengthBytes?: number; seed?: number; localAddress?: string }): Promise<TcpExchange>;
-  /** Sends one datagram, waits for one. */
+  /** Sends one datagram, again each second since datagrams may be lost, and waits for one. */
   exchangeUdp(
     to: Endpoint & { lengthBytes: number; seed?: number; timeoutMs?: number; localAddress?: string },
   ): Promise<UdpExchange>;
