@@ -25,8 +25,9 @@ static bool add_exports(napi_env env, napi_value exports, struct addon *addon, c
 
 NAPI_MODULE_INIT() {
   const struct export_row *const tables[] = {
-      ARENA_EXPORTS,       SOCKET_EXPORTS, STREAM_IO_EXPORTS, DATAGRAM_IO_EXPORTS, CHECKSUM_EXPORTS,
-      EPOLL_EXPORTS,       POLL_EXPORTS,
+      ARENA_EXPORTS, SOCKET_EXPORTS,      STREAM_IO_EXPORTS, DATAGRAM_IO_EXPORTS, CHECKSUM_EXPORTS,
+      EPOLL_EXPORTS, POLL_EXPORTS,        UNIX_SOCKET_EXPORTS, SCM_EXPORTS,       DESCRIPTOR_EXPORTS,
+      MEMORY_EXPORTS, TAP_EXPORTS,        NETIF_EXPORTS,     PROCESS_EXPORTS,     EXEC_EXPORTS,
   };
   struct addon *addon = calloc(1, sizeof *addon);
   if (addon == NULL || napi_set_instance_data(env, addon, destroy_addon, NULL) != napi_ok) {

@@ -43,6 +43,14 @@ extern const struct export_row DATAGRAM_IO_EXPORTS[];
 extern const struct export_row CHECKSUM_EXPORTS[];
 extern const struct export_row EPOLL_EXPORTS[];
 extern const struct export_row POLL_EXPORTS[];
+extern const struct export_row UNIX_SOCKET_EXPORTS[];
+extern const struct export_row SCM_EXPORTS[];
+extern const struct export_row DESCRIPTOR_EXPORTS[];
+extern const struct export_row MEMORY_EXPORTS[];
+extern const struct export_row TAP_EXPORTS[];
+extern const struct export_row NETIF_EXPORTS[];
+extern const struct export_row PROCESS_EXPORTS[];
+extern const struct export_row EXEC_EXPORTS[];
 
 /* ------------------------------------------------------------------------------------------------------------------ calls */
 
@@ -88,6 +96,12 @@ static inline int32_t next_int(struct call *call) {
 static inline uint32_t next_uint(struct call *call) {
   uint32_t value = 0;
   if (napi_get_value_uint32(call->env, next_value(call), &value) != napi_ok) fail_call(call, EINVAL);
+  return value;
+}
+
+static inline int64_t next_int64(struct call *call) {
+  int64_t value = 0;
+  if (napi_get_value_int64(call->env, next_value(call), &value) != napi_ok) fail_call(call, EINVAL);
   return value;
 }
 

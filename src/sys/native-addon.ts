@@ -5,7 +5,14 @@ import type { HostSockets } from '../stack/ports.ts';
  * integers in, integers out, `-errno` for an error, offsets into the arena that was bound last on this thread.
  * `-EFAULT` (-14): a range outside the arena or buffer. `-EINVAL` (-22): also an argument of the wrong type.
  */
-export interface NativeAddon extends DataPathAddon {}
+export interface NativeAddon
+  extends DataPathAddon,
+    UnixSocketAddon,
+    DescriptorAddon,
+    MemoryAddon,
+    TapAddon,
+    NetifAddon,
+    ProcessAddon {}
 
 /** What `startPoll` gives: opaque, kept alive by the addon while the poll runs. */
 export type PollHandle = object;
@@ -55,4 +62,174 @@ export interface DataPathAddon extends Omit<HostSockets, 'watch' | 'rewatch' | '
   refPoll(handle: PollHandle): number;
   /** Lets the process end while the poll runs. */
   unrefPoll(handle: PollHandle): number;
+}
+
+/** Local sockets and what can be passed over them: unix(7). */
+export interface UnixSocketAddon {
+  /**
+   * bind(2) of a unix socket (`open(1, type, 0)`).
+   * @param path - a path, or an abstract name that starts with NUL; at most 107 bytes (-ENAMETOOLONG)
+   * @param mode - permissions of the socket file, less the umask, in force from its first moment; -1: 0777 less the umask
+   */
+  unixBind(fd: number, path: string, mode: number): number;
+  /** connect(2); -EAGAIN (-11) when the listener's backlog is full. */
+  unixConnect(fd: number, path: string): number;
+  /** socketpair(2): two connected fds, both the caller's, go to `fds[0]` and `fds[1]`. */
+  socketPair(type: number, fds: Int32Array): number;
+  /** SO_PEERCRED: pid, uid and gid of the peer at the time of connecting go to `out[0..2]`. */
+  peerCredentials(fd: number, out: Int32Array): number;
+  /**
+   * One sendmsg(2) with `count` (at most 253) descriptors, which stay the caller's. With descriptors at least one byte must go.
+   * @returns bytes taken (all descriptors went with the first) or -errno
+   */
+  sendFds(fd: number, bytes: Uint8Array, offset: number, lengthBytes: number, fds: Int32Array, count: number): number;
+  /**
+   * One recvmsg(2). `fds[0]` becomes the number of descriptors received; they follow from `fds[1]`, are close-on-exec and the
+   * caller's. `credentials` become pid, uid, gid of the sender if SO_PASSCRED is set, else -1.
+   * @returns bytes, 0 at end of stream, or -errno. -EMSGSIZE (-90): payload or descriptors were cut, or more came than `fds`
+   * has room for; all of them are closed and the message is lost
+   */
+  receiveFds(
+    fd: number,
+    bytes: Uint8Array,
+    offset: number,
+    lengthBytes: number,
+    fds: Int32Array,
+    credentials: Int32Array,
+  ): number;
+}
+
+/** Descriptors of any kind. */
+export interface DescriptorAddon {
+  /** FD_CLOEXEC; `on` is 0 or 1. */
+  setCloseOnExec(fd: number, on: number): number;
+  /** O_NONBLOCK, which everybody who shares the open file sees; `on` is 0 or 1. */
+  setNonBlocking(fd: number, on: number): number;
+  /** F_DUPFD_CLOEXEC: a new fd for the same open file, the first free one from `lowest`. */
+  duplicate(fd: number, lowest: number): number;
+  /** dup3(2) with O_CLOEXEC: `target` is closed first if it is open. */
+  duplicateTo(fd: number, target: number): number;
+  /** Marks every fd from `lowest` on close-on-exec (close_range(2), Linux 5.11). */
+  closeOnExecFrom(lowest: number): number;
+  /** eventfd(2), non-blocking. */
+  eventfdCreate(initial: number): number;
+  /** timerfd_create(2) on CLOCK_MONOTONIC, non-blocking. */
+  timerfdCreate(): number;
+  /** timerfd_settime(2): `firstUs` 0 stops the timer; `intervalUs` 0 makes it fire once. Up to 2^32-1 microseconds (71 minutes). */
+  timerfdSet(fd: number, firstUs: number, intervalUs: number): number;
+  /** Reads and resets an eventfd's count or a timerfd's number of expirations. @returns it, or -errno (-EAGAIN: 0) */
+  counterRead(fd: number): number;
+  /** Adds to an eventfd's count. */
+  counterWrite(fd: number, value: number): number;
+  /** RLIMIT_NOFILE: the soft limit (`hard` 0) or the hard one (1); 2^31-1 if there is none. */
+  getFileLimit(hard: number): number;
+  /** Sets the soft RLIMIT_NOFILE. */
+  setFileLimit(soft: number): number;
+}
+
+/** Memory that other processes can be given. */
+export interface MemoryAddon {
+  /** memfd_create(2), sealable, of `sizeBytes` zeros. */
+  memfdCreate(name: string, sizeBytes: number): number;
+  /** F_ADD_SEALS of fcntl(2): 1 seal, 2 shrink, 4 grow, 8 write. */
+  addSeals(fd: number, seals: number): number;
+  /**
+   * mmap(2), shared, readable and writable; unmapped when the buffer is collected. The fd may be closed at once. `offset` is a
+   * multiple of the page size. A file that others can shrink must be sealed first: touching what is gone ends the process (SIGBUS).
+   * @returns the buffer, or -errno
+   */
+  mapFd(fd: number, offset: number, lengthBytes: number): ArrayBuffer | number;
+}
+
+/** Tap devices, in the network namespace of the calling thread. */
+export interface TapAddon {
+  /** TUNSETIFF on a new non-blocking fd of /dev/net/tun. `name` '' or with `%d`: the kernel chooses. `flags`: IFF_* of tap.ts. */
+  tunOpen(name: string, flags: number): number;
+  /** @returns the device's name, or -errno (-EBADFD (-77): a tun fd without a device; -ENOTTY (-25): no tun fd) */
+  tunGetName(fd: number): string | number;
+  /** TUNGETIFF: the IFF_* flags. */
+  tunGetFlags(fd: number): number;
+  /** TUNSETOFFLOAD: TUN_F_* bits that the reader of this fd accepts. */
+  tunSetOffload(fd: number, flags: number): number;
+  /** TUNSETVNETHDRSZ: 10 or 12. */
+  tunSetVnetHeader(fd: number, bytes: number): number;
+  /** TUNSETPERSIST: whether the device outlives its fds; `on` is 0 or 1. */
+  tunSetPersist(fd: number, on: number): number;
+}
+
+/**
+ * Network interfaces by name: netdevice(7), ipv6(7). IPv4 addresses are unsigned numbers, IPv6 addresses 16 bytes.
+ * -ENODEV (-19): no such interface.
+ */
+export interface NetifAddon {
+  netifIndex(name: string): number;
+  netifGetMtu(name: string): number;
+  netifSetMtu(name: string, bytes: number): number;
+  /** IFF_* bits: 1 up, 8 loopback, 0x40 running. */
+  netifGetFlags(name: string): number;
+  netifSetFlags(name: string, set: number, clear: number): number;
+  /** @param out - 6 bytes, filled */
+  netifGetHardwareAddress(name: string, out: Uint8Array): number;
+  netifSetHardwareAddress(name: string, address: Uint8Array): number;
+  /** The first IPv4 address (`mask` 0) or its mask (1). -EADDRNOTAVAIL (-99): it has none. */
+  netifGetAddress(name: string, mask: number): number;
+  netifSetAddress(name: string, address: number, prefixLength: number): number;
+  netifAddAddressV6(name: string, address: Uint8Array, prefixLength: number): number;
+  /** @param gateway - 0: on link */
+  netifAddRoute(name: string, destination: number, prefixLength: number, gateway: number): number;
+  /** @param gateway - 16 bytes; all 0: on link */
+  netifAddRouteV6(name: string, destination: Uint8Array, prefixLength: number, gateway: Uint8Array): number;
+}
+
+/** A program for `forkExec` or `execute`. Strings must not hold NUL. */
+export interface ExecRequest {
+  /** Path of the program; PATH is not searched. */
+  readonly file: string;
+  /** Its whole argument list, `args[0]` included. */
+  readonly args: readonly string[];
+  /** Its whole environment, as `NAME=value`. */
+  readonly env: readonly string[];
+  readonly cwd?: string;
+  /** Pairs (fd in the new program, fd here). They may overlap. fds 0–2 are inherited in any case. */
+  readonly fds?: Int32Array;
+  /** Signals to ignore; all others get their default action. */
+  readonly ignoredSignals?: Int32Array;
+  /** Signals blocked at its start. */
+  readonly blockedSignals?: Int32Array;
+  /** forkExec: namespace fds to join, in this order (the user namespace first). */
+  readonly joins?: Int32Array;
+  /** forkExec: CLONE_NEW* of process.ts to leave this process's namespaces for new ones. */
+  readonly namespaces?: number;
+  /** forkExec: one line for /proc/self/uid_map in the new user namespace, e.g. `0 1000 1`; the only id is this process's own. */
+  readonly uidMap?: string;
+  readonly gidMap?: string;
+  /** forkExec: the child is sent this signal when the thread that started it ends. */
+  readonly deathSignal?: number;
+  /** forkExec: setsid(2). */
+  readonly newSession?: boolean;
+  /** forkExec: also hand on the fds that are not close-on-exec already. Node marks most of those that it inherited. */
+  readonly keepInherited?: boolean;
+}
+
+/** Children that Node does not know of, and this process's privileges. */
+export interface ProcessAddon {
+  /**
+   * Starts a child that does all that the request says and executes the program. Blocks until it has (about 1 ms).
+   * @param step - `step[0]`: what failed, an index of `EXEC_STEPS` in process.ts
+   * @returns the pid, to be waited for with `waitProcess`; or -errno
+   */
+  forkExec(request: ExecRequest, step: Int32Array): number;
+  /**
+   * execve(2): this process becomes the program and keeps its pid. @returns only when it fails, with -errno, and all is as before,
+   * except that fds named in `fds` are close-on-exec.
+   */
+  execute(request: ExecRequest): number;
+  /** waitpid(2) without waiting. `status[0]`: the wait status. @returns the pid, 0 while it runs, or -errno */
+  waitProcess(pid: number, status: Int32Array): number;
+  /** pidfd_open(2) (Linux 5.3): an fd that becomes readable when the process ends. */
+  pidfdOpen(pid: number): number;
+  /** PR_SET_NO_NEW_PRIVS for this thread and those that it starts from now on. */
+  setNoNewPrivileges(): number;
+  /** PR_SET_DUMPABLE: whether processes of the same user may trace this one; `on` is 0 or 1. */
+  setDumpable(on: number): number;
 }
