@@ -128,6 +128,8 @@ export async function requireOrSkip(...requirements: Requirement[]): Promise<Sui
     };
   }
   return (name, body) => {
+    // The default reporter does not show the names of suites that are left out.
+    console.warn(`left out: ${name}: ${text}`);
     describe.runIf(false)(`${name} (cannot run here: ${text})`, body);
   };
 }
