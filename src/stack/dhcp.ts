@@ -170,7 +170,9 @@ export class DhcpModule {
     const server = getDhcpOptionAddress(view, at, end, DHCP_OPTION_SERVER_ID);
     switch (getDhcpMessageType(view, at, end)) {
       case BOOTP:
-        this.reply(at, end, meta, BOOTP, ipv4);
+        // Present, but not a type: neither protocol.
+        if (findDhcpOption(view, at, end, DHCP_OPTION_MESSAGE_TYPE) !== 0) ctx.counters.badDhcp++;
+        else this.reply(at, end, meta, BOOTP, ipv4);
         return;
       case DHCP_DISCOVER: {
         const isRapid = findDhcpOption(view, at, end, DHCP_OPTION_RAPID_COMMIT) > 0;
