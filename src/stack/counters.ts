@@ -18,6 +18,14 @@ export class Counters {
   /** Frames for the guest that found no room on the link (never TCP data). */
   droppedNoRoom = 0;
   flowTableFull = 0;
+  /** Datagrams of the guest to addresses that are no single host's, or that nothing may be sent to, or for which there is no socket. */
+  udpUndeliverable = 0;
+  /** Datagrams of the guest that the host's socket did not take. */
+  udpDropped = 0;
+  /** Echo requests that no socket could be had for, or to what is no single host. */
+  echoUndeliverable = 0;
+  /** ICMP errors not sent to the guest because there were too many. */
+  icmpErrorsSuppressed = 0;
   reassembled = 0;
   reassemblyFailed = 0;
   tcpRetransmits = 0;

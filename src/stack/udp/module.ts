@@ -1,0 +1,383 @@
+/**
+ * UDP between the guest and the host's sockets.
+ *
+ * **Flows.** One per (guest address, guest port, peer address, peer port), as the guest sees them. It exists as long as datagrams come
+ * often enough: 30 s while they come from one side only, 120 s once both sides have spoken (the defaults of Linux's
+ * connection tracking, nf_conntrack_udp_timeout and ..._stream).
+ *
+ * **Started by the guest.** The flow has a socket of its own, bound to the guest's source port where that can be had and connected
+ * to the peer's address as the host knows it. Connected, it hears of ICMP errors and of nobody but the peer.
+ *
+ * **Started by a remote.** Datagrams for a forwarded port come in by its listener, all remotes' mixed. The flow has no socket: what the
+ * guest answers leaves by the listener too, with the address that the remote wrote to as source. (A socket bound to
+ * the same port and then connected to the remote would, between the two calls, receive what others send to that port, and
+ * would split a remote's datagrams over two queues.) Who the remote is, is remembered as the host saw it: 127.0.0.1 and
+ * 127.0.0.2 may look the same to the guest.
+ *
+ * **Batches.** Datagrams of one flow that follow each other in one read of the link leave in one sendmmsg, from where they
+ * were read to. What waits in a host socket is received up to 64 at a time.
+ *
+ * **Errors** of the host's sockets become ICMP errors to the guest; its TTL or hop limit is the host socket's. So traceroute works.
+ *
+ * Not done: checksums of the guest's datagrams are not verified: they come over a local byte stream that does not corrupt, and the
+ * host's kernel makes new ones. The guest's "don't fragment" is not handed on: the kernel does path MTU
+ * discovery itself and cuts what is too long. A full host socket drops, as any router does; multicast and broadcast go nowhere.
+ */
+import { createLogGate, warnGated } from '../../base/logger.ts';
+import { IP_PROTOCOL_UDP } from '../../wire/ip-protocol.ts';
+import { IPV4_BROADCAST } from '../../wire/ipv4.ts';
+import { isIpv6Multicast, isIpv6Unspecified } from '../../wire/ipv6.ts';
+import { getUdpDstPort, getUdpLength, getUdpSrcPort, UDP_HEADER_BYTES } from '../../wire/udp.ts';
+import type { FlowModule, StackContext } from '../context.ts';
+import { clearEndpoint, writeEndpoint } from '../endpoint.ts';
+import { FLOW_UDP } from '../flow/table.ts';
+import { GuestPackets } from '../fragment/guest-packets.ts';
+import {
+  familyOfAddress,
+  getHopLimit,
+  openConnectedSocket,
+  scopeOfAddress,
+  setHopLimit,
+} from '../host-datagram-socket.ts';
+import { createQuotedDatagram, type IcmpErrorSender } from '../icmp/errors.ts';
+import { REASON_HOST, reasonOfErrno } from '../icmp/reasons.ts';
+import { SocketErrors } from '../icmp/socket-errors.ts';
+import type { PacketMeta } from '../packet-meta.ts';
+import {
+  DATAGRAM_META_SOURCE,
+  ENDPOINT_ADDRESS,
+  ENDPOINT_BYTES,
+  ENDPOINT_PORT,
+  EVENT_EDGE,
+  EVENT_ERR,
+  EVENT_IN,
+  KIND_UDP,
+  MAP_REFUSED,
+} from '../ports.ts';
+import { EAGAIN, ENOBUFS } from '../socket-options.ts';
+import { SEEN_BOTH, SEEN_FROM_GUEST, SEEN_FROM_HOST, UdpColumns } from './columns.ts';
+import { UdpListeners } from './listeners.ts';
+import { DatagramsToGuest } from './to-guest.ts';
+
+const ONE_WAY_TIMEOUT_MS = 30_000;
+const TWO_WAY_TIMEOUT_MS = 120_000;
+
+/** Datagrams of one flow sent together; one sendmmsg takes 1024 at most (UIO_MAXIOV). */
+const MAX_BATCH = 1024;
+/** Entries taken from an error queue at a time; a queue that long is a flood. */
+const MAX_ERRORS = 256;
+const LOG_INTERVAL_MS = 10_000;
+
+export class UdpModule implements FlowModule {
+  private readonly ctx: StackContext;
+  private readonly columns: UdpColumns;
+  private readonly toGuest: DatagramsToGuest;
+  private readonly listeners: UdpListeners;
+  private readonly icmpErrors: IcmpErrorSender;
+  private readonly socketErrors: SocketErrors;
+  private readonly quoted = createQuotedDatagram();
+  private readonly openGate = createLogGate(LOG_INTERVAL_MS);
+  /** At most this share of the flow table: a flood of datagrams must leave room for connections. */
+  private readonly maxFlows: number;
+
+  /** Datagrams that wait to leave: pairs of u32 LE (offset, length), all of `pendingFlow`. */
+  private readonly list: number;
+  private pendingFlow = -1;
+  private pendingCount = 0;
+  /** Remote and local endpoint for sends by a listener. */
+  private readonly remoteEndpoint: number;
+  private readonly localEndpoint: number;
+  private readonly remote = new Uint32Array(4);
+
+  constructor(ctx: StackContext, icmpErrors: IcmpErrorSender) {
+    this.ctx = ctx;
+    this.columns = new UdpColumns(ctx.flows.capacity);
+    this.toGuest = new DatagramsToGuest(ctx, new GuestPackets(ctx));
+    this.icmpErrors = icmpErrors;
+    this.socketErrors = new SocketErrors(ctx, icmpErrors);
+    this.maxFlows = Math.ceil(ctx.flows.capacity / 2);
+    this.list = ctx.arena.allocate(MAX_BATCH * 8);
+    this.remoteEndpoint = ctx.arena.allocate(ENDPOINT_BYTES);
+    this.localEndpoint = ctx.arena.allocate(ENDPOINT_BYTES);
+    this.listeners = new UdpListeners(ctx, this.columns, this.toGuest, this.socketErrors, this.maxFlows, (index) =>
+      this.touch(index, SEEN_FROM_HOST),
+    );
+  }
+
+  /** Takes a datagram from the guest, its UDP header checked. It is sent when the flow changes, at the latest by `endInput`. */
+  input(meta: PacketMeta): void {
+    const { ctx, columns } = this;
+    const { view, flows } = ctx;
+    const udp = meta.l4Offset;
+    const guestPort = getUdpSrcPort(view, udp);
+    const peerPort = getUdpDstPort(view, udp);
+    let index = flows.find(FLOW_UDP, meta.source, 0, guestPort, meta.destination, 0, peerPort);
+    if (index >= 0 && columns.via[index] !== 0 && ctx.forwards.fdOf(columns.via[index]! - 1) < 0) {
+      // Its forward was removed.
+      this.flush();
+      flows.retire(index);
+      index = -1;
+    }
+    if (index < 0) {
+      // What waits may be of the flow that the table now has no room for.
+      this.flush();
+      index = this.openFlow(meta, guestPort, peerPort);
+      if (index < 0) return;
+    }
+    const { hopLimit } = meta;
+    if (index !== this.pendingFlow || this.pendingCount === MAX_BATCH || hopLimit !== columns.hopLimit[index]) {
+      this.flush();
+      this.pendingFlow = index;
+      if (hopLimit !== columns.hopLimit[index]) {
+        // A listener's socket serves many: what it sends goes with the host's own.
+        if (hopLimit !== 0 && columns.via[index] === 0) {
+          setHopLimit(ctx, flows.fd[index]!, familyOfAddress(columns.remoteAddress, index * 4), hopLimit);
+        }
+        columns.hopLimit[index] = hopLimit;
+      }
+    }
+    const pair = this.list + this.pendingCount * 8;
+    const payloadBytes = getUdpLength(view, udp) - UDP_HEADER_BYTES;
+    view.setUint32(pair, udp + UDP_HEADER_BYTES, true);
+    view.setUint32(pair + 4, payloadBytes, true);
+    this.pendingCount++;
+    columns.lastBytes[index] = payloadBytes;
+  }
+
+  /** The bytes of the packets taken so far are about to be overwritten. */
+  endInput(): void {
+    this.flush();
+  }
+
+  /** A forwarded port's socket has datagrams or errors. */
+  onReadable(listenerIndex: number): void {
+    this.listeners.onReadable(listenerIndex);
+  }
+
+  onHostEvent(index: number, events: number): void {
+    if ((events & EVENT_ERR) !== 0) this.readErrors(index);
+    // After an error too: it may have cut a batch short, and then nothing else would tell of the rest.
+    this.receive(index);
+  }
+
+  onTimer(index: number): void {
+    this.ctx.flows.retire(index);
+  }
+
+  onRoom(index: number): void {
+    this.receive(index);
+  }
+
+  onRelease(index: number): void {
+    if (this.pendingFlow === index) {
+      this.pendingFlow = -1;
+      this.pendingCount = 0;
+    }
+    this.columns.reset(index);
+  }
+
+  endTurn(): void {
+    this.flush();
+    this.listeners.endTurn();
+  }
+
+  private touch(index: number, side: number): void {
+    const { ctx, columns } = this;
+    const seen = columns.seen[index]! | side;
+    columns.seen[index] = seen;
+    ctx.timers.arm(index, ctx.nowMs + (seen === SEEN_BOTH ? TWO_WAY_TIMEOUT_MS : ONE_WAY_TIMEOUT_MS));
+  }
+
+  private openFlow(meta: PacketMeta, guestPort: number, peerPort: number): number {
+    const { ctx, columns, remote } = this;
+    const { flows, counters } = ctx;
+    if (peerPort === 0 || !this.isAnswerable(meta)) {
+      counters.udpUndeliverable++;
+      return -1;
+    }
+    for (let i = 0; i < 4; i++) remote[i] = meta.destination[i]!;
+    if (ctx.map.toHost(remote, peerPort, IP_PROTOCOL_UDP) === MAP_REFUSED) {
+      counters.udpUndeliverable++;
+      return -1;
+    }
+    if (flows.live[FLOW_UDP]! >= this.maxFlows) {
+      counters.flowTableFull++;
+      return -1;
+    }
+    const fd = openConnectedSocket(ctx, 0, remote, 0, peerPort, guestPort, true);
+    if (fd < 0) {
+      counters.udpUndeliverable++;
+      const reason = reasonOfErrno(-fd);
+      if (reason >= 0) this.icmpErrors.sendAbout(meta, reason, 0);
+      else warnGated(ctx.log, this.openGate, ctx.nowMs, `no socket for a UDP flow of the guest: errno ${-fd}`);
+      return -1;
+    }
+    const index = flows.open(FLOW_UDP, meta.family, meta.source, 0, guestPort, meta.destination, 0, peerPort);
+    if (index < 0) {
+      counters.flowTableFull++;
+      ctx.sockets.close(fd);
+      return -1;
+    }
+    flows.fd[index] = fd;
+    columns.reset(index);
+    for (let i = 0; i < 4; i++) columns.remoteAddress[index * 4 + i] = remote[i]!;
+    columns.remotePort[index] = peerPort;
+    columns.remoteScope[index] = scopeOfAddress(ctx, remote, 0);
+    columns.hopLimit[index] = getHopLimit(ctx, fd, familyOfAddress(remote, 0));
+    ctx.sockets.watch(fd, (EVENT_IN | EVENT_EDGE) >>> 0, KIND_UDP, index);
+    this.touch(index, SEEN_FROM_GUEST);
+    return index;
+  }
+
+  /** Whether source and destination are single hosts' addresses. */
+  private isAnswerable(meta: PacketMeta): boolean {
+    const { source, destination } = meta;
+    if (meta.family !== 4) return !isIpv6Multicast(destination, 0) && !isIpv6Unspecified(source, 0);
+    const to = destination[3]!;
+    const from = source[3]!;
+    if (to >>> 28 === 0xe || to === IPV4_BROADCAST || from === 0 || from >>> 28 === 0xe) return false;
+    const { ipv4 } = this.ctx.config;
+    if (ipv4 === undefined || ipv4.prefixLength >= 31) return true;
+    const hostMask = 0xffffffff >>> ipv4.prefixLength;
+    const isOnLink = ((to ^ ipv4.guestAddress) & ~hostMask) === 0;
+    return !(isOnLink && (to & hostMask) >>> 0 === hostMask);
+  }
+
+  /** Sends what waits. Each datagram is tried twice: the first failure may be the news of an earlier one (ip(7)). */
+  private flush(): void {
+    let left = this.pendingCount;
+    if (left === 0) return;
+    this.pendingCount = 0;
+    const { ctx, pendingFlow: index } = this;
+    if (!ctx.flows.isLive(index)) return;
+    let at = this.list;
+    let failures = 0;
+    while (left > 0) {
+      const sent = this.send(index, at, left);
+      if (sent > 0) {
+        at += sent * 8;
+        left -= sent;
+        failures = 0;
+      } else if (sent === -EAGAIN || sent === -ENOBUFS) {
+        ctx.counters.udpDropped += left;
+        break;
+      } else if (++failures === 2) {
+        ctx.counters.udpDropped++;
+        this.tellFailure(index, at, -sent);
+        at += 8;
+        left--;
+        failures = 0;
+      }
+    }
+    this.touch(index, SEEN_FROM_GUEST);
+  }
+
+  private send(index: number, list: number, count: number): number {
+    const { ctx, columns } = this;
+    const via = columns.via[index]!;
+    if (via === 0) return ctx.sockets.sendDatagrams(ctx.flows.fd[index]!, list, count);
+    const { view } = ctx;
+    const { remoteEndpoint, localEndpoint } = this;
+    const port = columns.remotePort[index]!;
+    writeEndpoint(view, remoteEndpoint, columns.remoteAddress, index * 4, port, columns.remoteScope[index]!);
+    if (columns.localFamily[index] === 0) clearEndpoint(view, localEndpoint);
+    else writeEndpoint(view, localEndpoint, columns.localAddress, index * 4, 0, columns.localScope[index]!);
+    return ctx.sockets.sendDatagramsTo(ctx.forwards.fdOf(via - 1), list, count, remoteEndpoint, localEndpoint);
+  }
+
+  /** A send that failed by itself leaves nothing in the error queue. */
+  private tellFailure(index: number, pair: number, errno: number): void {
+    const { ctx, quoted } = this;
+    const reason = reasonOfErrno(errno);
+    if (reason < 0 || reason > REASON_HOST) return;
+    const { flows, view } = ctx;
+    this.fillQuoted(index, view.getUint32(pair, true), view.getUint32(pair + 4, true));
+    const { guestAddress, peerAddress } = flows;
+    this.icmpErrors.sendReason(quoted, reason, guestAddress, index * 4, peerAddress, index * 4);
+  }
+
+  private readErrors(index: number): void {
+    const { ctx, columns, socketErrors, quoted } = this;
+    const { flows } = ctx;
+    for (let i = 0; i < MAX_ERRORS; i++) {
+      const bytes = socketErrors.take(flows.fd[index]!);
+      if (bytes < 0) return;
+      this.fillQuoted(index, socketErrors.payloadOffset, bytes);
+      const at = index * 4;
+      socketErrors.tell(quoted, columns.remoteAddress, at, flows.guestAddress, at, flows.peerAddress, at);
+    }
+  }
+
+  private fillQuoted(index: number, payloadOffset: number, payloadBytes: number): void {
+    const { quoted, columns } = this;
+    const { flows } = this.ctx;
+    quoted.family = flows.family[index]!;
+    quoted.protocol = IP_PROTOCOL_UDP;
+    quoted.guestPort = flows.guestPort[index]!;
+    quoted.peerPort = flows.peerPort[index]!;
+    quoted.hopLimit = columns.hopLimit[index]!;
+    quoted.payloadOffset = payloadOffset;
+    quoted.payloadBytes = payloadBytes;
+    quoted.fullPayloadBytes = Math.max(columns.lastBytes[index]!, payloadBytes);
+  }
+
+  /** Takes what has come for a flow with a socket of its own, as far as the link has room. */
+  private receive(index: number): void {
+    const { ctx, toGuest } = this;
+    const fd = ctx.flows.fd[index]!;
+    if (fd < 0) return;
+    let failures = 0;
+    for (;;) {
+      const limit = toGuest.batchLimit();
+      if (limit === 0) {
+        ctx.roomQueue.add(index);
+        return;
+      }
+      const count = toGuest.receive(fd, limit);
+      if (count > 0) {
+        this.deliver(index, count);
+        if (count < limit) return;
+      } else if (count === -EAGAIN || ++failures > MAX_ERRORS) {
+        return;
+      } else if (count < 0) {
+        this.readErrors(index);
+      }
+    }
+  }
+
+  private deliver(index: number, count: number): void {
+    const { ctx, toGuest } = this;
+    const { flows } = ctx;
+    if (!ctx.link.connected) return;
+    const family = flows.family[index]!;
+    if (!toGuest.open(0, count, family)) return;
+    const { guestAddress, peerAddress } = flows;
+    const at = index * 4;
+    const guestPort = flows.guestPort[index]!;
+    const peerPort = flows.peerPort[index]!;
+    let delivered = 0;
+    for (let i = 0; i < count; i++) {
+      if (!this.isFromRemote(index, toGuest.metaOf(i))) continue;
+      toGuest.lay(i, family, peerAddress, at, peerPort, guestAddress, at, guestPort);
+      delivered++;
+    }
+    if (delivered > 0) this.touch(index, SEEN_FROM_HOST);
+  }
+
+  /** Others' datagrams can reach the socket between its bind and its connect. */
+  private isFromRemote(index: number, meta: number): boolean {
+    const { columns } = this;
+    const { view } = this.ctx;
+    const at = index * 4;
+    const { remoteAddress } = columns;
+    const address = meta + DATAGRAM_META_SOURCE + ENDPOINT_ADDRESS;
+    if (view.getUint16(meta + DATAGRAM_META_SOURCE + ENDPOINT_PORT) !== columns.remotePort[index]) return false;
+    if (view.getUint8(meta + DATAGRAM_META_SOURCE) === 4) return view.getUint32(address) === remoteAddress[at + 3];
+    return (
+      view.getUint32(address) === remoteAddress[at] &&
+      view.getUint32(address + 4) === remoteAddress[at + 1] &&
+      view.getUint32(address + 8) === remoteAddress[at + 2] &&
+      view.getUint32(address + 12) === remoteAddress[at + 3]
+    );
+  }
+}

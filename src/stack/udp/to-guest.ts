@@ -1,0 +1,123 @@
+/**
+ * Datagrams on their way to the guest: taken from a host socket in batches, with the addon's payload sums, and laid onto the link as
+ * IP packets.
+ *
+ * They are received into an area of our own and copied from there. Frames on the link lie back to back, and how long a datagram is
+ * shows only when it has been received; the copy is what that costs, and is small beside the system call.
+ *
+ * What the link has no room for stays in the socket: a batch is asked for only as large as would fit at worst.
+ */
+import { pseudoSumIpv4, pseudoSumIpv6 } from '../../wire/checksum.ts';
+import { IP_PROTOCOL_UDP } from '../../wire/ip-protocol.ts';
+import { UDP_HEADER_BYTES, writeUdpHeader } from '../../wire/udp.ts';
+import type { StackContext } from '../context.ts';
+import type { GuestPackets } from '../fragment/guest-packets.ts';
+import { DATAGRAM_META_BYTES, DATAGRAM_META_LENGTH, DATAGRAM_META_SUM } from '../ports.ts';
+
+/** Datagrams in one recvmmsg: beyond this a larger batch saves nothing that shows. */
+const BATCH_DATAGRAMS = 64;
+/** Longest UDP payload: 65535 less the UDP header (IPv6; IPv4's is shorter by its own header). */
+const MAX_PAYLOAD_BYTES = 65_535 - UDP_HEADER_BYTES;
+/**
+ * From one slot to the next: UDP header and longest payload, rounded up, and off the page size so that the starts of all slots do not
+ * compete for the same lines of the processor's caches.
+ */
+const SLOT_BYTES = 66_112;
+
+export class DatagramsToGuest {
+  /** The most that `batchLimit` ever gives. */
+  readonly batchDatagrams = BATCH_DATAGRAMS;
+  private readonly ctx: StackContext;
+  private readonly packets: GuestPackets;
+  private readonly slots: number;
+  private readonly metas: number;
+  /** Room that the longest datagram takes, whichever the family. */
+  private readonly worstBytes: number;
+  private cursor = 0;
+
+  constructor(ctx: StackContext, packets: GuestPackets) {
+    this.ctx = ctx;
+    this.packets = packets;
+    this.slots = ctx.arena.allocate(BATCH_DATAGRAMS * SLOT_BYTES);
+    this.metas = ctx.arena.allocate(BATCH_DATAGRAMS * DATAGRAM_META_BYTES);
+    this.worstBytes = Math.max(packets.roomFor(4, 65_535), packets.roomFor(6, 65_535));
+  }
+
+  /** How many datagrams the link would take now, however long they are; all of a batch while there is no guest to take any. */
+  batchLimit(): number {
+    const { link } = this.ctx;
+    if (!link.connected) return BATCH_DATAGRAMS;
+    const fit = Math.floor(link.roomBytes() / this.worstBytes);
+    return Math.min(fit, BATCH_DATAGRAMS);
+  }
+
+  /** Receives up to `count` (a `batchLimit`) datagrams. @returns how many, or -errno */
+  receive(fd: number, count: number): number {
+    const { sockets } = this.ctx;
+    return sockets.receiveDatagrams(
+      fd,
+      this.slots + UDP_HEADER_BYTES,
+      SLOT_BYTES,
+      MAX_PAYLOAD_BYTES,
+      count,
+      this.metas,
+    );
+  }
+
+  /** The DATAGRAM_META record of the i-th datagram received. */
+  metaOf(i: number): number {
+    return this.metas + i * DATAGRAM_META_BYTES;
+  }
+
+  /** Payload bytes of the i-th datagram received. */
+  lengthOf(i: number): number {
+    return this.ctx.view.getUint32(this.metas + i * DATAGRAM_META_BYTES + DATAGRAM_META_LENGTH, true);
+  }
+
+  /** Reserves room for datagrams first … end - 1, all of one family. @returns false if there is none, which counts as drops */
+  open(first: number, end: number, family: number): boolean {
+    const { link, counters } = this.ctx;
+    let room = 0;
+    for (let i = first; i < end; i++) room += this.packets.roomFor(family, UDP_HEADER_BYTES + this.lengthOf(i));
+    this.cursor = link.reserve(room);
+    if (this.cursor >= 0) return true;
+    counters.droppedNoRoom += end - first;
+    return false;
+  }
+
+  /**
+   * Lays the i-th datagram behind the last one.
+   * @param source 4 words at `sourceAt`, `destination` at `destinationAt`: as the guest is to see them
+   */
+  lay(
+    i: number,
+    family: number,
+    source: Uint32Array,
+    sourceAt: number,
+    sourcePort: number,
+    destination: Uint32Array,
+    destinationAt: number,
+    destinationPort: number,
+  ): void {
+    const { view } = this.ctx;
+    const udp = this.slots + i * SLOT_BYTES;
+    const length = UDP_HEADER_BYTES + this.lengthOf(i);
+    const payloadSum = view.getUint32(this.metas + i * DATAGRAM_META_BYTES + DATAGRAM_META_SUM, true);
+    const pseudo =
+      family === 4
+        ? pseudoSumIpv4(source[sourceAt + 3]!, destination[destinationAt + 3]!, IP_PROTOCOL_UDP, length)
+        : pseudoSumIpv6(source, sourceAt, destination, destinationAt, IP_PROTOCOL_UDP, length);
+    writeUdpHeader(view, udp, sourcePort, destinationPort, length, pseudo + payloadSum);
+    this.cursor = this.packets.lay(
+      this.cursor,
+      family,
+      IP_PROTOCOL_UDP,
+      udp,
+      length,
+      source,
+      sourceAt,
+      destination,
+      destinationAt,
+    );
+  }
+}
