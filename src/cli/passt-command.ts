@@ -5,21 +5,19 @@
  * the PID file is written; anything else comes with a message on standard error and leaves nothing behind. SIGTERM ends the
  * serving process with status 0. With --one-off it ends by itself when its guest has left.
  */
-import { fstatSync, readFileSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { fstatSync } from 'node:fs';
 import { PasselError, reasonOf } from '../base/errors.ts';
 import { formatIp, formatIpv4 } from '../base/ip-text.ts';
 import type { Logger } from '../base/logger.ts';
-import { DEFAULT_EPHEMERAL, type PortRange, parseEphemeralRange } from '../forward/port-spec.ts';
-import { hasInterface, readHostFacts } from '../sys/host-facts.ts';
 import type { RunningStack } from './compose.ts';
 import { launchDaemon, reportReady, takeDaemonMark } from './daemonise.ts';
 import { type ClosableLogger, openLogger } from './logging.ts';
 import type { GivenOptions } from './options/definition.ts';
 import { PASST_OPTIONS, type PasstOptionTable } from './options/passt-options.ts';
 import { scanOptions } from './options/scan.ts';
-import { buildLoggingConfig, buildPasstConfig, checkPasstOptions, type PasstConfig } from './passt-config.ts';
+import { buildLoggingConfig, checkPasstOptions, type PasstConfig } from './passt-config.ts';
 import { openPidFile, type PidFile, unlinkIfThere } from './pid-file.ts';
+import { prepareConfig } from './prepare-config.ts';
 import { changeUser, resolveRunAs } from './run-as.ts';
 import { watchEndingSignals } from './signals.ts';
 import { writeStderr } from './stderr.ts';
@@ -103,34 +101,6 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
     if (running?.socketPath !== undefined) unlinkIfThere(running.socketPath);
     logger?.close();
     signals.dispose();
-  }
-}
-
-function prepareConfig(given: Given): PasstConfig {
-  for (const name of ['interface', 'outbound-if4', 'outbound-if6'] as const) {
-    const wanted = given.last(name);
-    if (wanted !== undefined && !hasInterface(wanted)) {
-      throw new PasselError('PASSEL_E_INTERFACE', { option: given.typed(name), value: wanted });
-    }
-  }
-  const interface4 = given.last('interface') ?? given.last('outbound-if4');
-  const interface6 = given.last('interface') ?? given.last('outbound-if6');
-  const facts = readHostFacts({
-    ...(interface4 === undefined ? {} : { interface4 }),
-    ...(interface6 === undefined ? {} : { interface6 }),
-  });
-  const config = buildPasstConfig(given, facts, readEphemeralRange());
-  const { transport } = config;
-  if (transport.kind === 'fd' || transport.path === undefined) return config;
-  // Absolute, because the working directory is left before the socket is removed.
-  return { ...config, transport: { kind: 'listen', path: resolve(transport.path) } };
-}
-
-function readEphemeralRange(): PortRange {
-  try {
-    return parseEphemeralRange(readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'latin1'));
-  } catch {
-    return DEFAULT_EPHEMERAL;
   }
 }
 

@@ -1,0 +1,4 @@
+/** `passel demo`. */
+export async function runDemoCommand(_argv: readonly string[]): Promise<number> {
+  return 0;
+}

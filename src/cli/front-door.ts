@@ -1,0 +1,47 @@
+/** The `passel` command: one word names what to do, the rest belongs to that command. Each is loaded only when it is used. */
+import { PasselError } from '../base/errors.ts';
+import { VERSION } from './version.ts';
+
+interface Command {
+  readonly summary: string;
+  readonly load: () => Promise<(argv: readonly string[]) => Promise<number>>;
+}
+
+const COMMANDS: Readonly<Record<string, Command>> = {
+  run: {
+    summary: 'run a virtual machine with a user-mode network: passel run [OPTION]... -- qemu-system-... [ARG]...',
+    load: async () => (await import('./run-command.ts')).runRunCommand,
+  },
+  demo: {
+    summary: 'show what works, on the most real guest this machine allows',
+    load: async () => (await import('./demo/demo-command.ts')).runDemoCommand,
+  },
+  passt: {
+    summary: 'serve one guest, as passel-passt does',
+    load: async () => (await import('./passt-command.ts')).runPasstCommand,
+  },
+};
+
+/** Runs `passel`. @returns exit status */
+export async function runFrontDoor(argv: readonly string[]): Promise<number> {
+  const [name = '--help', ...rest] = argv;
+  if (name === '--help' || name === '-h' || name === 'help') return print(await formatUsage());
+  if (name === '--version') return print(`passel ${VERSION}\n`);
+  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (command === undefined) {
+    throw new PasselError('PASSEL_E_COMMAND_UNKNOWN', { value: name, expected: Object.keys(COMMANDS).join(', ') });
+  }
+  return (await command.load())(rest);
+}
+
+async function formatUsage(): Promise<string> {
+  const { default: yargs } = await import('yargs');
+  const parser = yargs([]).scriptName('passel').usage('Usage: passel COMMAND ...').help(false).version(false).wrap(100);
+  for (const [name, { summary }] of Object.entries(COMMANDS)) parser.command(name, summary);
+  return `${await parser.getHelp()}\n\n'passel COMMAND --help' says more.\n`;
+}
+
+function print(text: string): number {
+  process.stdout.write(text);
+  return 0;
+}

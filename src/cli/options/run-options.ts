@@ -1,0 +1,25 @@
+/** The options of `passel run`: those of passel-passt, but for what running a command settles. */
+import { refused, value } from './definition.ts';
+import { PASST_OPTIONS } from './passt-options.ts';
+import { parseText } from './values.ts';
+
+const OWN_SOCKET = 'passel run connects the machine itself';
+const OWN_PROCESS = 'passel run stays in the foreground until its command ends';
+
+export const RUN_OPTIONS = {
+  nic: value({
+    group: 'Link:',
+    valueName: 'MODEL',
+    defaultText: 'virtio-net-pci, or what the machine has instead',
+    help: "The guest's network card as for QEMU's -device, properties included",
+    parse: parseText,
+  }),
+  ...PASST_OPTIONS,
+  socket: refused({ short: 's', aliases: ['socket-path'], takesValue: true, reason: OWN_SOCKET }),
+  fd: refused({ short: 'F', takesValue: true, reason: OWN_SOCKET }),
+  'one-off': refused({ short: '1', takesValue: false, reason: OWN_SOCKET }),
+  pid: refused({ short: 'P', takesValue: true, reason: OWN_PROCESS }),
+  foreground: refused({ short: 'f', takesValue: false, reason: OWN_PROCESS }),
+  runas: refused({ takesValue: true, reason: 'start passel run as that user instead' }),
+  'print-capabilities': refused({ takesValue: false, reason: 'it is for programs that start passel-passt' }),
+} as const;

@@ -1,0 +1,38 @@
+/** Options merged with the facts of this host: the reading that {@link buildPasstConfig} leaves to its caller. */
+import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { PasselError } from '../base/errors.ts';
+import { DEFAULT_EPHEMERAL, type PortRange, parseEphemeralRange } from '../forward/port-spec.ts';
+import { hasInterface, readHostFacts } from '../sys/host-facts.ts';
+import type { GivenOptions } from './options/definition.ts';
+import type { PasstOptionTable } from './options/passt-options.ts';
+import { buildPasstConfig, type PasstConfig } from './passt-config.ts';
+
+/** @throws PasselError */
+export function prepareConfig(given: GivenOptions<PasstOptionTable>): PasstConfig {
+  for (const name of ['interface', 'outbound-if4', 'outbound-if6'] as const) {
+    const wanted = given.last(name);
+    if (wanted !== undefined && !hasInterface(wanted)) {
+      throw new PasselError('PASSEL_E_INTERFACE', { option: given.typed(name), value: wanted });
+    }
+  }
+  const interface4 = given.last('interface') ?? given.last('outbound-if4');
+  const interface6 = given.last('interface') ?? given.last('outbound-if6');
+  const facts = readHostFacts({
+    ...(interface4 === undefined ? {} : { interface4 }),
+    ...(interface6 === undefined ? {} : { interface6 }),
+  });
+  const config = buildPasstConfig(given, facts, readEphemeralRange());
+  const { transport } = config;
+  if (transport.kind === 'fd' || transport.path === undefined) return config;
+  // Absolute, because the working directory is left before the socket is removed.
+  return { ...config, transport: { kind: 'listen', path: resolve(transport.path) } };
+}
+
+function readEphemeralRange(): PortRange {
+  try {
+    return parseEphemeralRange(readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'latin1'));
+  } catch {
+    return DEFAULT_EPHEMERAL;
+  }
+}
