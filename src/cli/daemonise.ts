@@ -23,19 +23,18 @@ export function takeDaemonMark(): boolean {
 }
 
 /**
- * Starts this program again in the background and waits until it is ready.
- * @param argv - its arguments
+ * Starts this program again, with the same arguments, in the background and waits until it is ready.
  * @param keepFd - a descriptor that must have the same number there; undefined: none
  * @returns exit status for the launcher: 0 when the daemon is ready, else the daemon's own
  * @throws PasselError PASSEL_E_DAEMON
  */
-export function launchDaemon(argv: readonly string[], keepFd: number | undefined): Promise<number> {
+export function launchDaemon(keepFd: number | undefined): Promise<number> {
   const stdio: Array<'ignore' | 'pipe' | number> = ['ignore', 'ignore', 'pipe'];
   if (keepFd !== undefined) {
     while (stdio.length <= keepFd) stdio.push('ignore');
     stdio[keepFd] = keepFd;
   }
-  const child = spawn(process.execPath, [...process.execArgv, process.argv[1]!, ...argv], {
+  const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     detached: true,
     stdio: stdio as StdioOptions,
     env: { ...process.env, [DAEMON_MARK]: '1' },

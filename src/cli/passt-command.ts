@@ -41,7 +41,7 @@ export async function runPasstCommand(argv: readonly string[]): Promise<number> 
   checkPasstOptions(given);
   const fd = given.last('fd');
   if (fd !== undefined) checkFd(fd);
-  if (!isDaemon && !given.has('foreground')) return launchDaemon(argv, fd);
+  if (!isDaemon && !given.has('foreground')) return launchDaemon(fd);
   return servePasst(given, isDaemon);
 }
 

@@ -1,0 +1,72 @@
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import type { OptionDefinition, OptionTable } from '../../src/cli/options/definition.ts';
+import { formatHelp } from '../../src/cli/options/help.ts';
+import { PASST_OPTIONS } from '../../src/cli/options/passt-options.ts';
+import { RUN_OPTIONS } from '../../src/cli/options/run-options.ts';
+
+const root = resolve(import.meta.dirname, '../..');
+
+/** The tags of a page's `.TP` paragraphs that begin with an option, as plain text. */
+function listOptionTags(page: string): string[] {
+  const lines = readFileSync(join(root, 'man', page), 'utf8').split('\n');
+  const tags = lines.filter((_line, index) => lines[index - 1] === '.TP').map(toPlainText);
+  return tags.filter((tag) => /^-(\w, --|-)/.test(tag));
+}
+
+function toPlainText(roff: string): string {
+  return roff
+    .replace(/\\f[BIR]/g, '')
+    .replaceAll('\\-', '-')
+    .replace(/^\.[BIR]+ /, '');
+}
+
+/** How the manual must head the paragraph of an option. */
+function tagOf(name: string, row: OptionDefinition): string {
+  const argument = row.kind === 'value' ? ` ${row.valueName}` : '';
+  const long = [name, ...(row.aliases ?? [])].map((each) => `--${each}${argument}`).join(', ');
+  return row.short === undefined ? long : `-${row.short}, ${long}`;
+}
+
+function listTags(table: OptionTable): string[] {
+  return Object.entries(table)
+    .filter(([, row]) => row.kind !== 'refused')
+    .map(([name, row]) => tagOf(name, row));
+}
+
+describe('passel-passt(1)', () => {
+  it('has a paragraph for every option, with its forms and value, and for nothing else', () => {
+    expect(listOptionTags('passel-passt.1').sort()).toEqual(listTags(PASST_OPTIONS).sort());
+  });
+  it('names every option that is refused', () => {
+    const page = toPlainText(readFileSync(join(root, 'man/passel-passt.1'), 'utf8'));
+    const section = page.slice(page.indexOf('.SH NOT SUPPORTED'), page.indexOf('.SH SIGNALS'));
+    for (const [name, row] of Object.entries(PASST_OPTIONS)) {
+      if (row.kind === 'refused') expect(section).toMatch(new RegExp(`--${name}(?![a-z-])`));
+    }
+  });
+});
+
+describe('passel(1)', () => {
+  it('names what passel run has in addition, and what it lacks', () => {
+    const tags = listOptionTags('passel.1');
+    const page = toPlainText(readFileSync(join(root, 'man/passel.1'), 'utf8'));
+    for (const [name, row] of Object.entries(RUN_OPTIONS)) {
+      const inPasst = name in PASST_OPTIONS && PASST_OPTIONS[name as keyof typeof PASST_OPTIONS].kind !== 'refused';
+      if (!inPasst && row.kind !== 'refused') expect(tags).toContain(tagOf(name, row));
+      if (inPasst && row.kind === 'refused') expect(page).toMatch(new RegExp(`--${name}(?![a-z-])`));
+    }
+  });
+});
+
+describe('the help text', () => {
+  it('shows every option that can be given', async () => {
+    const help = await formatHelp('passel-passt [OPTION]...', PASST_OPTIONS);
+    for (const [name, row] of Object.entries(PASST_OPTIONS)) {
+      if (row.kind === 'refused') expect(help).not.toContain(`--${name} `);
+      else expect(help).toMatch(new RegExp(`--${name}(?![a-z-])`));
+    }
+    expect(help).toMatch(/^Usage: passel-passt \[OPTION\]\.\.\.\n/);
+  });
+});
