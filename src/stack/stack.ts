@@ -113,7 +113,10 @@ export class NetworkStack {
     this.udp = new UdpModule(this.ctx, errors);
     this.echo = new EchoModule(this.ctx, errors, options.rawEcho);
     this.ndp = new NdpModule(this.ctx);
-    this.reassembly = new Reassembler(this.ctx);
+    this.reassembly = new Reassembler(this.ctx, errors, () => {
+      this.tcp.endInput();
+      this.udp.endInput();
+    });
     this.owners = [];
     this.owners[FLOW_TCP] = this.tcp;
     this.owners[FLOW_UDP] = this.udp;
@@ -144,6 +147,7 @@ export class NetworkStack {
       // The next read overwrites these frames' bytes: what refers to them must go out first.
       this.tcp.endInput();
       this.udp.endInput();
+      this.reassembly.endInput();
     }
     this.linkHasMore = true;
   }
