@@ -18,7 +18,7 @@ import {
   parseEnvironment,
   postFile,
 } from './guest-commands.ts';
-import { type StackProcess, startStack } from './stack-process.ts';
+import { type ListeningStack, startListeningStack } from './listening-stack.ts';
 
 const SIZE_BYTES = 20 * 1024 * 1024;
 const LARGE_DATAGRAM_BYTES = 5 * 1024;
@@ -70,7 +70,7 @@ describeSuite(`virtio-net guest on the stream netdev of ${stackCommand().name}`,
   let host: Host;
   let onHost: Agent;
   let onWan: Agent;
-  let stack: StackProcess;
+  let stack: ListeningStack;
   let guest: Guest;
 
   beforeAll(async () => {
@@ -86,7 +86,7 @@ describeSuite(`virtio-net guest on the stream netdev of ${stackCommand().name}`,
       onHost.serveHttp({ host: '127.0.0.1', port: 8081 }),
       onHost.serveHttp({ host: '::1', port: 8081 }),
     ]);
-    stack = await startStack(host, ['-t', '10001,10002:22,10009', '-u', '10003']);
+    stack = await startListeningStack(host, ['-t', '10001,10002:22,10009', '-u', '10003']);
     guest = await bootGuest({ netdev: stack.netdev, mac: GUEST_MAC });
   });
 
@@ -305,7 +305,7 @@ describeSuite(`e1000 guest with MTU 1500 on the stream netdev of ${stackCommand(
   let host: Host;
   let onHost: Agent;
   let onWan: Agent;
-  let stack: StackProcess;
+  let stack: ListeningStack;
   let guest: Guest;
 
   beforeAll(async () => {
@@ -318,7 +318,7 @@ describeSuite(`e1000 guest with MTU 1500 on the stream netdev of ${stackCommand(
       onWan.serveUdpEcho({ host: HOST_NET.remoteV4, port: 7 }),
       onWan.serveUdpEcho({ host: HOST_NET.remoteV6, port: 7 }),
     ]);
-    stack = await startStack(host, ['--one-off', '--mtu', '1500']);
+    stack = await startListeningStack(host, ['--one-off', '--mtu', '1500']);
     guest = await bootGuest({ netdev: stack.netdev, mac: GUEST_MAC, nic: 'e1000' });
   });
 
@@ -355,7 +355,7 @@ describeSuite(`e1000 guest with MTU 1500 on the stream netdev of ${stackCommand(
   });
 
   check('ends a one-off stack with status 0 when it leaves', async () => {
-    const ended = stack.waitForExit();
+    const ended = stack.exited();
     await guest.stop();
     expect(await ended).toBe(0);
   });
