@@ -88,8 +88,14 @@ describe('taps', () => {
     expect(isTap(native, fd)).toBe(false);
   });
 
-  const reason = existsSync('/dev/net/tun') ? '' : ' (not run: this machine has no /dev/net/tun)';
-  it.runIf(reason === '')(`are made, named, configured and carry frames${reason}`, async () => {
+  if (!existsSync('/dev/net/tun')) {
+    it('are not tested on this machine: it has no /dev/net/tun', () => {
+      expect(process.env['CI']).not.toBe('true');
+    });
+    return;
+  }
+
+  it('are made, named, configured and carry frames', async () => {
     const out = await runInNamespace(`
       const fd = native.tunOpen('t%d', ${IFF_TAP | IFF_NO_PI});
       out.opened = fd > 0;
