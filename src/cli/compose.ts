@@ -32,7 +32,7 @@ import { loadNative, type NativeAddon } from '../sys/native.ts';
 import { createPoller } from '../sys/poller.ts';
 import { listenUnix } from '../sys/unix-socket.ts';
 import type { PasstConfig } from './passt-config.ts';
-import { createRawEcho } from './raw-echo.ts';
+import { createRawEcho, type OpenRawEcho } from './raw-echo.ts';
 import { claimSocketPath } from './socket-path.ts';
 
 /** Link buffers 1 + 4 MiB, datagram and list areas of the stack; pages never touched cost nothing. */
@@ -63,6 +63,7 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
   let forwards: ForwardListeners | undefined;
   let pcap: PcapLink | undefined;
   let listener: LinkListener | undefined;
+  let rawEcho: OpenRawEcho | undefined;
   let stack: NetworkStack | undefined;
   let socketPath: string | undefined;
   const stream = createStreamLink({ arena, sockets });
@@ -76,6 +77,7 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
     listener?.close();
     stream.detach();
     forwards?.closeAll();
+    rawEcho?.close();
     pcap?.close();
     poller.close();
   };
@@ -101,6 +103,7 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
       link = pcap;
     }
     if (log.isEnabled('trace')) link = createTraceLink(link, arena, log);
+    if (config.stack.icmp) rawEcho = createRawEcho(sockets, log, () => stack?.endTurn());
     const running = new NetworkStack({
       arena,
       config: config.stack,
@@ -111,7 +114,7 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
       clock: systemClock,
       log,
       secret: randomFillSync(new Uint32Array(8)),
-      rawEcho: createRawEcho(log),
+      rawEcho,
     });
     stack = running;
 
