@@ -28,7 +28,8 @@ export const EPOLL_EVENT_BYTES = 12;
 /** The functions behind {@link HostSockets}, the arena, checksums, and the event loop. */
 export interface DataPathAddon extends Omit<HostSockets, 'watch' | 'rewatch' | 'unwatch'> {
   /**
-   * Makes `buffer` the arena of this thread; offsets of all later calls are into it. The addon keeps the buffer alive.
+   * Makes `buffer` the arena of this thread; offsets of all later calls are into it. The addon keeps the buffer alive; it must
+   * not be transferred to another thread.
    * @returns 0 or -errno
    */
   bindArena(buffer: ArrayBuffer): number;

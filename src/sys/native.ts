@@ -32,7 +32,8 @@ export function loadNative(): NativeAddon {
   try {
     loaded = createRequire(here)(path) as NativeAddon;
   } catch (error) {
-    throw new PasselError('PASSEL_E_ADDON', { value: path, reason: reasonOf(error) }, { cause: error });
+    const reason = existsSync(path) ? reasonOf(error) : 'there is no such file';
+    throw new PasselError('PASSEL_E_ADDON', { value: path, reason }, { cause: error });
   }
   return loaded;
 }
