@@ -1,0 +1,36 @@
+import { openSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll } from 'vitest';
+import { type Logger, silentLogger } from '../../src/base/logger.ts';
+import { createFaultLink } from '../../src/link/fault.ts';
+import { createPcapLink } from '../../src/link/pcap.ts';
+import { createTraceLink } from '../../src/link/trace.ts';
+import { describeGuestLink } from './guest-link.ts';
+import { createStreamTransport } from './stream-transport.ts';
+
+const file = join(tmpdir(), `passel-compliance-${process.pid}.pcap`);
+afterAll(() => rmSync(file, { force: true }));
+
+const traceLogger: Logger = { ...silentLogger, isEnabled: () => true };
+
+describeGuestLink('stream', () => createStreamTransport());
+
+describeGuestLink('stream, recorded', () =>
+  createStreamTransport((link, arena) => createPcapLink({ link, arena, fd: openSync(file, 'w') })),
+);
+
+describeGuestLink('stream, traced', () =>
+  createStreamTransport((link, arena) => createTraceLink(link, arena, traceLogger)),
+);
+
+describeGuestLink('stream, through a fault injector without faults', () =>
+  createStreamTransport((link, arena) => createFaultLink({ link, arena, seed: 1 })),
+);
+
+describeGuestLink('stream, through all wrappers', () =>
+  createStreamTransport((link, arena) => {
+    const fault = createFaultLink({ link, arena, seed: 1 });
+    return createTraceLink(createPcapLink({ link: fault, arena, fd: openSync(file, 'w') }), arena, traceLogger);
+  }),
+);
