@@ -160,26 +160,38 @@ int32_t first_free_above(const struct exec_request *request) {
   return highest + 1;
 }
 
+static void close_copies(const struct exec_request *request) {
+  for (size_t i = 0; i < request->fd_pairs; i++) {
+    if (request->saved[i] >= 0) close(request->saved[i]);
+    if (request->staged[i] >= 0) close(request->staged[i]);
+  }
+}
+
 int place_descriptors(struct exec_request *request, int32_t base, bool save) {
-  int result = 0;
+  int error = 0;
   /* All sources are copied out of the way before the first target is written: (3, 4) and (4, 3) swap. */
   for (size_t i = 0; i < request->fd_pairs; i++) {
     request->staged[i] = fcntl(request->fds[2 * i + 1], F_DUPFD_CLOEXEC, base);
-    request->saved[i] = save ? fcntl(request->fds[2 * i], F_DUPFD_CLOEXEC, base) : -1;
-    if (request->staged[i] < 0) result = -1;
+    if (request->staged[i] < 0) error = errno;
+    request->saved[i] = -1;
+    if (!save) continue;
+    request->saved[i] = fcntl(request->fds[2 * i], F_DUPFD_CLOEXEC, base);
+    /* A target that is not open holds nothing to save. */
+    if (request->saved[i] < 0 && errno != EBADF) error = errno;
   }
-  int error = errno;
-  for (size_t i = 0; result == 0 && i < request->fd_pairs; i++) {
-    if (dup2(request->staged[i], request->fds[2 * i]) < 0) {
-      error = errno;
-      result = -1;
-    }
+  if (error != 0) {
+    close_copies(request);
+    errno = error;
+    return -1;
   }
-  if (result < 0) {
+  for (size_t i = 0; i < request->fd_pairs; i++) {
+    if (dup2(request->staged[i], request->fds[2 * i]) >= 0) continue;
+    error = errno;
     if (save) restore_descriptors(request);
     errno = error;
+    return -1;
   }
-  return result;
+  return 0;
 }
 
 /*
@@ -195,10 +207,7 @@ void restore_descriptors(struct exec_request *request) {
       close(target);
     }
   }
-  for (size_t i = 0; i < request->fd_pairs; i++) {
-    if (request->saved[i] >= 0) close(request->saved[i]);
-    if (request->staged[i] >= 0) close(request->staged[i]);
-  }
+  close_copies(request);
 }
 
 void reset_signal_actions(const struct exec_request *request) {

@@ -146,7 +146,8 @@ static napi_value native_fork_exec(napi_env env, napi_callback_info info) {
 
 /*
  * execute(request): this process becomes the program, with the same pid. Comes back only with -errno, and then everything is as
- * before. Namespaces, session and death signal of the request do not apply.
+ * before, but for close-on-exec, which the targets of the request then have. Namespaces, session and death signal of the request do
+ * not apply.
  */
 static napi_value native_execute(napi_env env, napi_callback_info info) {
   struct call call = begin_call(env, info);
