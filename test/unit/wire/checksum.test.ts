@@ -94,7 +94,9 @@ describe('pseudo-headers', () => {
         wordBytes(words, 6, 4),
         packBits([32, length], [24, 0], [8, protocol]),
       );
-      expect(finishChecksum(pseudoSumIpv6(words, 1, words, 6, protocol, length)) % 0xffff).toBe(naiveChecksum(bytes) % 0xffff);
+      expect(finishChecksum(pseudoSumIpv6(words, 1, words, 6, protocol, length)) % 0xffff).toBe(
+        naiveChecksum(bytes) % 0xffff,
+      );
     }
   });
 });
