@@ -453,7 +453,11 @@ export class FakeSockets implements HostSockets {
     const socket = this.find(fd, 'peekSegments');
     const from = Math.max(0, socket.peekOffset) + skipBytes;
     const available = Math.min(socket.queue.length - from, count * segmentBytes);
-    if (available <= 0) return this.emptyQueue(socket);
+    if (available <= 0) {
+      // What was skipped says nothing about the end.
+      if (skipBytes > 0 && socket.queue.length > 0) return -EAGAIN;
+      return this.emptyQueue(socket);
+    }
     for (let i = 0, at = 0; at < available; i++, at += segmentBytes) {
       const length = Math.min(segmentBytes, available - at);
       const target = offset + i * strideBytes;

@@ -1,0 +1,120 @@
+/**
+ * Connections that come in on forwarded ports.
+ *
+ * All that wait are accepted at once, since the listener is reported once. Each becomes a flow whose SYN goes to the guest in the
+ * same turn; the guest's answer, or its refusal, decides what the remote sees: a RST closes the host socket with a RST. The guest sees
+ * the remote's own address, or what the address map makes of one that it could not answer (loopback, its own).
+ *
+ * A remote whose pair of addresses and ports is in use at the guest is refused, unless that flow is over but for its last
+ * acknowledgement.
+ */
+import { createLogGate, warnGated } from '../../base/logger.ts';
+import { IP_PROTOCOL_TCP } from '../../wire/ip-protocol.ts';
+import { isIpv4Mapped } from '../../wire/ipv4.ts';
+import { isIpv6LinkLocal } from '../../wire/ipv6.ts';
+import { FLOW_TCP } from '../flow/table.ts';
+import type { ForwardTarget } from '../ports.ts';
+import { endFlow } from './close.ts';
+import { FLAG_SYN_DUE, STATE_SYN_SENT } from './columns.ts';
+import { addToTurn, type TcpCore } from './core.ts';
+import { readEndpoint, readEndpointPort } from './endpoint.ts';
+import { prepareSocket, watchSocket } from './host-socket.ts';
+import { generateIsn } from './isn.ts';
+import { isClosedBothWays } from './receive.ts';
+import { computePseudoSum } from './segment-writer.ts';
+import { startSynTimer } from './timers.ts';
+
+const EAGAIN = -11;
+const ENFILE = -23;
+const EMFILE = -24;
+const ENOMEM = -12;
+const EBADF = -9;
+const EINVAL = -22;
+const ENOBUFS = -105;
+const SOL_SOCKET = 1;
+const SO_LINGER = 13;
+/** Errors of single connections may follow each other; an error that stays must not keep us here. */
+const MAX_ERRORS = 64;
+const LOG_INTERVAL_MS = 10_000;
+
+const peer = new Uint32Array(4);
+const noAddress = new Uint32Array(4);
+const refusedGate = createLogGate(LOG_INTERVAL_MS);
+
+/** Accepts what waits at the listener `listenerIndex`. */
+export function acceptAll(core: TcpCore, listenerIndex: number): void {
+  const { ctx, sockets, view } = core;
+  const listener = ctx.forwards.fdOf(listenerIndex);
+  const target = ctx.forwards.targetOf(listenerIndex);
+  if (listener < 0 || target === undefined) return;
+  for (let errors = 0; errors < MAX_ERRORS; ) {
+    const fd = sockets.accept(listener, ctx.endpoint);
+    if (fd >= 0) {
+      const family = readEndpoint(view, ctx.endpoint, peer);
+      if (!openFromHost(core, fd, family, readEndpointPort(view, ctx.endpoint), target)) refuse(core, fd);
+      continue;
+    }
+    switch (fd) {
+      case EAGAIN:
+      case EBADF:
+      case EINVAL:
+        return;
+      case EMFILE:
+      case ENFILE:
+      case ENOMEM:
+      case ENOBUFS:
+        warnGated(ctx.log, refusedGate, ctx.nowMs, `cannot accept connections: error ${-fd}`);
+        return;
+      default:
+        // The connection at hand failed before it was accepted (accept(2)): the next one may be good.
+        errors++;
+    }
+  }
+}
+
+/** @returns false when the connection cannot be passed on; the caller then closes `fd` */
+function openFromHost(core: TcpCore, fd: number, family: number, peerPort: number, target: ForwardTarget): boolean {
+  const { ctx, flows, columns: c } = core;
+  if (family === 0) return false;
+  ctx.map.toGuest(peer, peerPort, IP_PROTOCOL_TCP);
+  const shown = isIpv4Mapped(peer, 0) ? 4 : 6;
+  const guest = target.guestAddress ?? guestAddressFor(core, shown);
+  if (guest === noAddress || isIpv4Mapped(guest, 0) !== (shown === 4)) return false;
+
+  const taken = flows.find(FLOW_TCP, guest, 0, target.guestPort, peer, 0, peerPort);
+  if (taken >= 0) {
+    if (!isClosedBothWays(core, taken)) return false;
+    endFlow(core, taken);
+  }
+  const index = flows.open(FLOW_TCP, shown, guest, 0, target.guestPort, peer, 0, peerPort);
+  if (index < 0) {
+    ctx.counters.flowTableFull++;
+    return false;
+  }
+  const iss = generateIsn(ctx.secret, guest, target.guestPort, peer, peerPort, ctx.nowMs);
+  c.reset(index, STATE_SYN_SENT, iss, ctx.nowMs);
+  c.pseudoSum[index] = computePseudoSum(core, index);
+  prepareSocket(core, index, fd);
+  if (watchSocket(core, index, fd) < 0) {
+    endFlow(core, index);
+    return false;
+  }
+  flows.fd[index] = fd;
+  c.flags[index] = c.flags[index]! | FLAG_SYN_DUE;
+  startSynTimer(core, index);
+  addToTurn(core, index);
+  return true;
+}
+
+/** The guest's current address of the family that fits the peer's. */
+function guestAddressFor(core: TcpCore, family: number): Uint32Array {
+  const { guest, config } = core.ctx;
+  if (family === 4) return config.ipv4 === undefined ? noAddress : guest.ipv4;
+  if (config.ipv6 === undefined) return noAddress;
+  return isIpv6LinkLocal(peer, 0) && guest.linkLocal[0] !== 0 ? guest.linkLocal : guest.ipv6;
+}
+
+function refuse(core: TcpCore, fd: number): void {
+  core.sockets.setOption(fd, SOL_SOCKET, SO_LINGER, 0);
+  core.sockets.close(fd);
+}

@@ -1,0 +1,270 @@
+/**
+ * Data from the host to the guest.
+ *
+ * Payload stays in the host socket's receive queue until the guest has acknowledged it: sending is a peek (MSG_PEEK) from the
+ * queue straight into frames, acknowledging is a discard from its front, and a retransmission is another peek further in front. The
+ * place in the queue that belongs to a sequence number is `seq − queueSeq`; SO_PEEK_OFF is set only when the kernel's idea of
+ * the next peek differs from ours.
+ *
+ * How much: what the guest's window has left, in full segments; less than one full segment only when nothing is in flight or
+ * when it is at least MIN_PARTIAL_BYTES or half of the largest window seen (sender's silly window avoidance, RFC 9293 §3.8.6.2.1, with
+ * the large segments of large MTUs in mind). There is no congestion control: the path is a socket that exerts back-pressure.
+ * After a timeout the amount in flight grows from one segment again until what was lost is acknowledged.
+ *
+ * Readiness is edge-triggered: FLAG_HOST_READABLE stays until a peek has come back short. It is not cleared when the window, the link
+ * or the turn's share ends the loop, so no wake-up is lost.
+ *
+ * Not done: the Nagle algorithm (the remote's sender has done it); sending timestamps; urgent data is passed on in line.
+ */
+import { addSeq, diffSeq } from '../../base/sequence.ts';
+import {
+  FLAG_FORCE_SEND,
+  FLAG_HOST_ENDING,
+  FLAG_HOST_FAILED,
+  FLAG_HOST_FIN,
+  FLAG_HOST_READABLE,
+  FLAG_HOST_URGENT,
+  FLAG_NO_PEEK_OFF,
+} from './columns.ts';
+import { PEEK_SEGMENTS, type TcpCore } from './core.ts';
+import { dataHeaderBytes, writeAck, writeDataBatch } from './segment-writer.ts';
+
+const EAGAIN = -11;
+const SOL_SOCKET = 1;
+const SO_PEEK_OFF = 42;
+
+/** Everything that can be sent has been sent. */
+export const SENT_ALL = 0;
+/** The guest's window ended it. */
+export const SENT_WINDOW = 1;
+/** The link's room ended it: the flow has to wait in the room queue. */
+export const SENT_NO_ROOM = 2;
+/** The flow's share of the turn ended it. */
+export const SENT_SHARE = 3;
+/** The host socket failed. */
+export const SENT_FAILED = 4;
+
+/** What one flow sends before others get their turn. */
+const SHARE_BYTES = 1 << 20;
+/** A segment of this size is worth sending even where a full one would be larger. */
+const MIN_PARTIAL_BYTES = 16 * 1024;
+/** Room behind a batch for the padding of a short last frame. */
+const PADDING_BYTES = 64;
+
+/** Sends what window, link and the flow's share allow. @returns SENT_… */
+export function transmit(core: TcpCore, index: number): number {
+  const { columns: c } = core;
+  let share = SHARE_BYTES;
+  for (;;) {
+    const flags = c.flags[index]!;
+    const sndNxt = c.sndNxt[index]!;
+    if ((flags & FLAG_HOST_FIN) !== 0) {
+      const toFin = diffSeq(c.finSeq[index]!, sndNxt);
+      if (toFin < 0) return SENT_ALL;
+      if (toFin === 0) return transmitFin(core, index);
+    } else if ((flags & FLAG_HOST_READABLE) === 0 && sndNxt === c.sndMax[index]) {
+      return SENT_ALL;
+    }
+
+    const inFlight = diffSeq(sndNxt, c.sndUna[index]!);
+    let window = c.sndWnd[index]!;
+    const limit = c.sendLimit[index]!;
+    if (limit !== 0 && limit < window) window = limit;
+    const usable = window - inFlight;
+    const mss = c.mss[index]!;
+    let segmentBytes = mss;
+    let count: number;
+    if (usable >= mss) {
+      count = Math.trunc(usable / mss);
+    } else {
+      if (usable <= 0) return SENT_WINDOW;
+      if (!isWorthSending(core, index, usable, inFlight)) return SENT_WINDOW;
+      segmentBytes = usable;
+      count = 1;
+    }
+    if (share <= 0) return SENT_SHARE;
+
+    const sent = sendBatch(core, index, sndNxt, segmentBytes, count, share);
+    if (sent <= 0) {
+      if (sent === BATCH_NO_ROOM) return SENT_NO_ROOM;
+      if (sent === BATCH_FAILED) return SENT_FAILED;
+      if (sent === BATCH_EMPTY) return SENT_ALL;
+      // The end of the stream: go round for the FIN.
+    } else {
+      share -= sent;
+    }
+  }
+}
+
+function isWorthSending(core: TcpCore, index: number, usable: number, inFlight: number): boolean {
+  const { columns: c } = core;
+  if (usable >= MIN_PARTIAL_BYTES) return true;
+  const flags = c.flags[index]!;
+  if ((flags & FLAG_FORCE_SEND) !== 0) return true;
+  if (c.sendLimit[index] !== 0) return inFlight === 0;
+  return usable >= c.maxWnd[index]! >>> 1;
+}
+
+/** Results of `sendBatch` that are no number of bytes. */
+const BATCH_ENDED = 0;
+const BATCH_EMPTY = -1;
+const BATCH_NO_ROOM = -2;
+const BATCH_FAILED = -3;
+
+/** Lays one batch of at most `count` segments. @returns payload bytes sent, or BATCH_… */
+function sendBatch(
+  core: TcpCore,
+  index: number,
+  seq: number,
+  segmentBytes: number,
+  count: number,
+  shareBytes: number,
+): number {
+  const { columns: c, flows, sockets, ctx } = core;
+  const { link } = ctx;
+  const headerBytes = dataHeaderBytes(flows.family[index]!);
+  const strideBytes = link.headroomBytes + headerBytes + segmentBytes;
+  let segments = Math.min(count, PEEK_SEGMENTS, Math.ceil(shareBytes / segmentBytes));
+  const room = Math.trunc((link.roomBytes() - PADDING_BYTES) / strideBytes);
+  if (segments > room) segments = room;
+  if (segments <= 0) return BATCH_NO_ROOM;
+  const start = link.reserve(segments * strideBytes + PADDING_BYTES);
+  if (start < 0) return BATCH_NO_ROOM;
+
+  const frameOffset = start + link.headroomBytes;
+  const skip = seekPeek(core, index, seq);
+  const fd = flows.fd[index]!;
+  const wanted = segments * segmentBytes;
+  const got = sockets.peekSegments(
+    fd,
+    frameOffset + headerBytes,
+    strideBytes,
+    segmentBytes,
+    segments,
+    skip,
+    core.sumsOffset,
+  );
+  if (got <= 0) return noteNothingRead(core, index, seq, got);
+
+  c.peekOffset[index] = c.peekOffset[index]! + got;
+  const isShort = got < wanted;
+  if (isShort) noteDrained(core, index);
+  writeDataBatch(core, index, frameOffset, strideBytes, segmentBytes, seq, got, isShort || segments === count);
+  noteSent(core, index, seq, addSeq(seq, got));
+  return got;
+}
+
+/** A peek came back short: an event will say when there is more, unless the end or urgent data may hide behind it. */
+function noteDrained(core: TcpCore, index: number): void {
+  const { flags } = core.columns;
+  if ((flags[index]! & (FLAG_HOST_ENDING | FLAG_HOST_URGENT | FLAG_HOST_FAILED)) === 0) {
+    flags[index] = flags[index]! & ~FLAG_HOST_READABLE;
+  }
+}
+
+function noteNothingRead(core: TcpCore, index: number, seq: number, result: number): number {
+  const { columns: c } = core;
+  const flags = c.flags[index]!;
+  if (result === EAGAIN) {
+    // Bytes that were sent before can only be missing when the queue was dropped: the connection is dead.
+    if (seq !== c.sndMax[index] || (flags & FLAG_HOST_FAILED) !== 0) return BATCH_FAILED;
+    // A peek that has to skip cannot see the end; once all is acknowledged there is nothing to skip.
+    if ((flags & FLAG_NO_PEEK_OFF) !== 0 && (flags & FLAG_HOST_ENDING) !== 0) return BATCH_EMPTY;
+    c.flags[index] = flags & ~(FLAG_HOST_READABLE | FLAG_HOST_URGENT);
+    return BATCH_EMPTY;
+  }
+  if (result < 0 || seq !== c.sndMax[index] || (flags & FLAG_HOST_FAILED) !== 0) return BATCH_FAILED;
+  c.finSeq[index] = seq;
+  c.flags[index] = (flags | FLAG_HOST_FIN) & ~FLAG_HOST_READABLE;
+  return BATCH_ENDED;
+}
+
+/** Makes the next peek start at `seq`. @returns bytes that the peek has to skip itself */
+function seekPeek(core: TcpCore, index: number, seq: number): number {
+  const { columns: c } = core;
+  const wanted = diffSeq(seq, c.queueSeq[index]!);
+  if ((c.flags[index]! & FLAG_NO_PEEK_OFF) !== 0) return wanted;
+  if (c.peekOffset[index] !== wanted) {
+    core.sockets.setOption(core.flows.fd[index]!, SOL_SOCKET, SO_PEEK_OFF, wanted);
+    c.peekOffset[index] = wanted;
+  }
+  return 0;
+}
+
+function noteSent(core: TcpCore, index: number, seq: number, end: number): void {
+  const { columns: c } = core;
+  c.sndNxt[index] = end;
+  const sndMax = c.sndMax[index]!;
+  if (diffSeq(end, sndMax) > 0) {
+    c.sndMax[index] = end;
+    // Only bytes sent for the first time are timed (Karn's algorithm, RFC 6298 §3).
+    if (c.rttStartMs[index] === 0) {
+      c.rttSeq[index] = end;
+      c.rttStartMs[index] = core.ctx.nowMs;
+    }
+  }
+  if (diffSeq(sndMax, seq) > 0) core.ctx.counters.tcpRetransmits++;
+  c.flags[index] = c.flags[index]! & ~FLAG_FORCE_SEND;
+}
+
+/** Sends the FIN once all data has been sent. It occupies a number, hence it waits for the window too. */
+function transmitFin(core: TcpCore, index: number): number {
+  const { columns: c } = core;
+  const seq = c.finSeq[index]!;
+  const inFlight = diffSeq(seq, c.sndUna[index]!);
+  if (inFlight >= c.sndWnd[index]! && (c.flags[index]! & FLAG_FORCE_SEND) === 0) return SENT_WINDOW;
+  if (!writeAck(core, index, seq, true)) return SENT_NO_ROOM;
+  noteSent(core, index, seq, addSeq(seq, 1));
+  return SENT_ALL;
+}
+
+/**
+ * Sends what is missing at the guest, from `sndUna` on, once more; the regular place to send from stays where it is.
+ * @param end first number that the guest has
+ * @returns false when nothing could be sent
+ */
+export function retransmitHole(core: TcpCore, index: number, end: number): boolean {
+  const { columns: c } = core;
+  const seq = c.sndUna[index]!;
+  if ((c.flags[index]! & FLAG_HOST_FIN) !== 0 && seq === c.finSeq[index]) return writeAck(core, index, seq, true);
+  const kept = c.sndNxt[index]!;
+  const bytes = Math.min(diffSeq(end, seq), SHARE_BYTES);
+  const segmentBytes = Math.min(c.mss[index]!, bytes);
+  const count = Math.max(1, Math.trunc(bytes / segmentBytes));
+  const sent = sendBatch(core, index, seq, segmentBytes, count, SHARE_BYTES);
+  c.sndNxt[index] = kept;
+  c.rttStartMs[index] = 0;
+  return sent > 0;
+}
+
+/** Drops what the guest has acknowledged from the front of the host socket's receive queue. */
+export function discardAcknowledged(core: TcpCore, index: number): void {
+  const { columns: c } = core;
+  let end = c.sndUna[index]!;
+  if ((c.flags[index]! & FLAG_HOST_FIN) !== 0 && diffSeq(end, c.finSeq[index]!) > 0) end = c.finSeq[index]!;
+  let left = diffSeq(end, c.queueSeq[index]!);
+  while (left > 0) {
+    const dropped = core.sockets.discard(core.flows.fd[index]!, left);
+    // Refused only by a connection that has failed, of which an event tells.
+    if (dropped <= 0) return;
+    left -= dropped;
+    c.queueSeq[index] = addSeq(c.queueSeq[index]!, dropped);
+    const offset = c.peekOffset[index]!;
+    c.peekOffset[index] = offset > dropped ? offset - dropped : 0;
+  }
+}
+
+/** Goes back to the oldest unacknowledged number: what follows is a new peek from there. */
+export function rewindToUnacknowledged(core: TcpCore, index: number): void {
+  const { columns: c } = core;
+  c.sndNxt[index] = c.sndUna[index]!;
+  c.rttStartMs[index] = 0;
+}
+
+/** Whether anything waits that the window keeps back: data or FIN. */
+export function hasUnsent(core: TcpCore, index: number): boolean {
+  const { columns: c } = core;
+  const flags = c.flags[index]!;
+  if ((flags & FLAG_HOST_FIN) !== 0) return diffSeq(c.finSeq[index]!, c.sndNxt[index]!) >= 0;
+  return (flags & FLAG_HOST_READABLE) !== 0 || c.sndNxt[index] !== c.sndMax[index];
+}
