@@ -151,7 +151,7 @@ const operations = {
   listDnsSeen: () => dnsSeen,
 
   /** Connects, sends a pattern, half-closes, reads to the end. */
-  exchangeTcp: async ({ host, port, lengthBytes = 0, seed = 1, localAddress }) => {
+  exchangeTcp: async ({ host, port, lengthBytes = 0, seed = 1, localAddress, timeoutMs = 20_000 }) => {
     const startMs = performance.now();
     const socket = connect({ host, port, localAddress, allowHalfOpen: true });
     const hash = createHash('sha256');
@@ -162,7 +162,10 @@ const operations = {
       receivedBytes += chunk.length;
       if (text.length < 4096) text += chunk.toString('latin1');
     });
-    const ended = once(socket, 'end');
+    const timer = setTimeout(() => socket.destroy(new Error(`no end after ${timeoutMs} ms`)), timeoutMs);
+    const ended = once(socket, 'end').finally(() => clearTimeout(timer));
+    // Both fail when the socket does; the first to be awaited reports it.
+    ended.catch(() => {});
     await once(socket, 'connect');
     const sent = makePattern(lengthBytes, seed);
     socket.end(sent);
