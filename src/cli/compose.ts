@@ -5,6 +5,7 @@
  * had been opened is closed again then.
  */
 import { randomFillSync } from 'node:crypto';
+import { openSync } from 'node:fs';
 import { createArena } from '../base/arena.ts';
 import { systemClock } from '../base/clock.ts';
 import { PasselError, reasonOf } from '../base/errors.ts';
@@ -99,7 +100,12 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
     });
     let link: GuestLink = stream;
     if (config.pcapPath !== undefined) {
-      pcap = createPcapLink(link, arena, config.pcapPath);
+      pcap = createPcapLink({
+        link,
+        arena,
+        fd: openPcap(config.pcapPath),
+        onError: (error) => log.warn(`--pcap: recording ended: ${reasonOf(error)}`),
+      });
       link = pcap;
     }
     if (log.isEnabled('trace')) link = createTraceLink(link, arena, log);
@@ -135,7 +141,6 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
     };
     stream.onRoom = () => running.onLinkRoom();
     stream.onGone = (reason, error) => {
-      pcap?.flushFile();
       if (stopped) return;
       logGone(log, reason, error);
       running.onGuestGone();
@@ -167,6 +172,18 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
     throw error;
   }
   return { socketPath, stop, ended, stack };
+}
+
+function openPcap(path: string): number {
+  try {
+    return openSync(path, 'w', 0o600);
+  } catch (error) {
+    throw new PasselError(
+      'PASSEL_E_FILE',
+      { option: '--pcap', value: path, reason: reasonOf(error) },
+      { cause: error },
+    );
+  }
 }
 
 function listenAt(native: NativeAddon, path: string): number {
