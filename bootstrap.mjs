@@ -3,7 +3,7 @@
 // a few milliseconds and prints nothing.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -31,14 +31,41 @@ function runQuietly(what, command, args, cwd = root) {
   const result = spawnSync(command, args, { cwd, encoding: 'utf8', maxBuffer: 64 << 20 });
   if (result.status === 0) return;
   process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`);
-  process.stderr.write(`bootstrap: ${what} failed (${command} ${args.join(' ')}): ${result.error?.message ?? `exit ${result.status}`}\n`);
+  process.stderr.write(
+    `bootstrap: ${what} failed (${command} ${args.join(' ')}): ${result.error?.message ?? `exit ${result.status}`}\n`,
+  );
   process.exit(1);
+}
+
+/**
+ * Two bootstraps at once (two test runs, say) would pull the packages from under each other: the second waits. The lock names its
+ * owner, so that one left behind by a killed process is taken over.
+ */
+function takeLock() {
+  const lock = join(stampDir, 'lock');
+  mkdirSync(stampDir, { recursive: true });
+  for (;;) {
+    try {
+      writeFileSync(lock, String(process.pid), { flag: 'wx' });
+      process.on('exit', () => rmSync(lock, { force: true }));
+      return;
+    } catch (error) {
+      if (error.code !== 'EEXIST') throw error;
+    }
+    let owner = '';
+    try {
+      owner = readFileSync(lock, 'utf8');
+    } catch {}
+    if (owner !== '' && !existsSync(`/proc/${owner}`)) rmSync(lock, { force: true });
+    else Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100);
+  }
 }
 
 function step(name, message, inputs, outputs, work) {
   const stamp = stampOf(inputs);
   const file = join(stampDir, name);
-  const done = existsSync(file) && readFileSync(file, 'utf8') === stamp && outputs.every((o) => existsSync(join(root, o)));
+  const done =
+    existsSync(file) && readFileSync(file, 'utf8') === stamp && outputs.every((o) => existsSync(join(root, o)));
   if (done) return;
   process.stderr.write(`bootstrap: ${message}\n`);
   work();
@@ -64,14 +91,28 @@ if (major < 20 || (major === 20 && minor < 19)) {
   process.exit(1);
 }
 
-step('install', 'installing packages', ['package.json', 'package-lock.json'], ['node_modules/typescript', 'node_modules/raw-socket/build'], () => {
-  // Install scripts stay off: newer npm versions refuse them unless approved, and the two addons are built below in the same way everywhere.
-  runQuietly('npm ci', 'npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund']);
-  for (const name of ['raw-socket', 'unix-dgram']) buildAddon(`building ${name}`, join(root, 'node_modules', name));
-});
+takeLock();
 
-step('addon', 'building the C addon', ['binding.gyp', 'src/native'], ['build/Release/passel.node'], () => buildAddon('building the C addon', root));
+step(
+  'install',
+  'installing packages',
+  ['package.json', 'package-lock.json'],
+  ['node_modules/typescript', 'node_modules/raw-socket/build'],
+  () => {
+    // Install scripts stay off: newer npm versions refuse them unless approved, and the two addons are built below in the same way everywhere.
+    runQuietly('npm ci', 'npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund']);
+    for (const name of ['raw-socket', 'unix-dgram']) buildAddon(`building ${name}`, join(root, 'node_modules', name));
+  },
+);
 
-step('bundle', 'bundling the executables', ['src', 'helpers', 'bundle.mjs', 'package-lock.json'], ['dist/helpers/passel.cjs'], () =>
-  runQuietly('bundling', process.execPath, [join(root, 'bundle.mjs')]),
+step('addon', 'building the C addon', ['binding.gyp', 'src/native'], ['build/Release/passel.node'], () =>
+  buildAddon('building the C addon', root),
+);
+
+step(
+  'bundle',
+  'bundling the executables',
+  ['src', 'helpers', 'bundle.mjs', 'package-lock.json'],
+  ['dist/helpers/passel.cjs'],
+  () => runQuietly('bundling', process.execPath, [join(root, 'bundle.mjs')]),
 );
