@@ -8,12 +8,14 @@ import { type StdioOptions, spawn } from 'node:child_process';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { PasselError, reasonOf } from '../base/errors.ts';
+import { loadNative } from '../sys/native.ts';
 import { writeStderr } from './stderr.ts';
 
 /** Set in the environment of the daemon by its launcher. */
 const DAEMON_MARK = 'PASSEL_DAEMON';
 const READY_BYTE = 0;
 const STDERR_FD = 2;
+const FIRST_OTHER_FD = 3;
 
 /** Whether this process was started by {@link launchDaemon}. Forgets it, so that processes started from here are not marked. */
 export function takeDaemonMark(): boolean {
@@ -26,7 +28,7 @@ export function takeDaemonMark(): boolean {
  * Starts this program again, with the same arguments, in the background and waits until it is ready.
  * @param keepFd - a descriptor that must have the same number there; undefined: none
  * @returns exit status for the launcher: 0 when the daemon is ready, else the daemon's own
- * @throws PasselError PASSEL_E_DAEMON
+ * @throws PasselError PASSEL_E_DAEMON, PASSEL_E_ADDON
  */
 export function launchDaemon(keepFd: number | undefined): Promise<number> {
   const stdio: Array<'ignore' | 'pipe' | number> = ['ignore', 'ignore', 'pipe'];
@@ -34,6 +36,9 @@ export function launchDaemon(keepFd: number | undefined): Promise<number> {
     while (stdio.length <= keepFd) stdio.push('ignore');
     stdio[keepFd] = keepFd;
   }
+  // Node hides its own descriptors from children, but not inherited ones with high numbers: a daemon that kept one would hold
+  // open what its starter waits to see closed.
+  loadNative().closeOnExecFrom(FIRST_OTHER_FD);
   const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     detached: true,
     stdio: stdio as StdioOptions,
