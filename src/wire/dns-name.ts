@@ -120,7 +120,7 @@ export function readDnsName(view: DataView, at: number, end: number): string | u
     if (length > MAX_LABEL_BYTES || next + 1 + length > end) return undefined;
     name += (name === '' ? '' : '.') + readLabel(view, next + 1, length);
     next += 1 + length;
-    if (next - at > MAX_NAME_BYTES) return undefined;
+    if (next - at >= MAX_NAME_BYTES) return undefined;
   }
   return name;
 }
@@ -155,7 +155,8 @@ export function readDnsNameList(view: DataView, at: number, end: number): string
       }
       if (length > MAX_LABEL_BYTES || cursor + 1 + length > end) return undefined;
       name += (name === '' ? '' : '.') + readLabel(view, cursor + 1, length);
-      if (name.length > MAX_NAME_BYTES) return undefined;
+      // As text a name lacks the first length and the zero at its end.
+      if (name.length + 2 > MAX_NAME_BYTES) return undefined;
       cursor += 1 + length;
     }
     if (name !== '') names.push(name);
