@@ -1,29 +1,41 @@
 /** TCP through the stack with a Linux guest: plain transfers, every byte compared by position. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { HOST_NET } from '../../support/netns/host.ts';
-import { needNamespaces, needTun, needVeth, requireOrSkip } from '../../support/netns/capabilities.ts';
 import { runPeer, startListener } from '../../support/peer.ts';
 import { createRig, type Rig } from '../../support/rig.ts';
+import { FAMILIES, rigSuite } from '../../support/rig-suite.ts';
 
-const suite = await requireOrSkip(needNamespaces, needVeth, needTun);
-
-suite('TCP transfers', () => {
-  let rig: Rig;
-  beforeAll(async () => {
-    rig = await createRig();
-  });
-  afterAll(() => rig?.close());
-
-  for (const [family, address] of [
-    ['IPv4', HOST_NET.remoteV4],
-    ['IPv6', HOST_NET.remoteV6],
-  ] as const) {
-    it(`carries 20 MB each way at once over ${family}`, async () => {
-      const server = await startListener(rig.wan, 'listen', { addr: address, port: 5001, send: '20m', accept: 1 });
-      const client = await runPeer(rig.guest, 'connect', { addr: address, port: 5001, send: '20m' });
-      const served = await server.result();
-      expect(client).toMatchObject({ clean: 1, mismatches: 0, received: 20 << 20, errors: {} });
-      expect(served).toMatchObject({ clean: 1, mismatches: 0, received: 20 << 20, errors: {} });
+for (const mtu of [65520, 1500, 1280]) {
+  rigSuite(`TCP transfers at MTU ${mtu}`, () => {
+    let rig: Rig;
+    beforeAll(async () => {
+      rig = await createRig({ mtu, args: ['-t', '6001'] });
     });
-  }
-});
+    afterAll(() => rig?.close());
+
+    for (const { family, remote } of FAMILIES) {
+      it(`carries 10 MB each way at once from the guest to a server over ${family}`, async () => {
+        const server = await startListener(rig.wan, 'listen', { addr: remote, port: 5001, send: '10m', accept: 1 });
+        const client = await runPeer(rig.guest, 'connect', { addr: remote, port: 5001, send: '10m' });
+        const served = await server.result();
+        const expected = { clean: 1, mismatches: 0, received: 10 << 20, errors: {} };
+        expect(client).toMatchObject(expected);
+        expect(served).toMatchObject(expected);
+      });
+    }
+
+    for (const { family, own } of FAMILIES) {
+      it(`carries 10 MB each way at once from a client beyond the host to the guest over ${family}`, async () => {
+        const server = await startListener(rig.guest, 'listen', { addr: own, port: 6001, send: '10m', accept: 1 });
+        const client = await runPeer(rig.wan, 'connect', { addr: own, port: 6001, send: '10m' });
+        const served = await server.result();
+        const expected = { clean: 1, mismatches: 0, received: 10 << 20, errors: {} };
+        expect(client).toMatchObject(expected);
+        expect(served).toMatchObject(expected);
+      });
+    }
+
+    it('leaves no descriptor open', async () => {
+      await rig.waitUntilIdle();
+    });
+  });
+}
