@@ -74,18 +74,24 @@ export function transmit(core: TcpCore, index: number): number {
     const mss = c.mss[index]!;
     let segmentBytes = mss;
     let count: number;
+    let onlyLast = false;
     if (usable >= mss) {
       count = Math.trunc(usable / mss);
     } else {
       if (usable <= 0) return SENT_WINDOW;
-      if (!isWorthSending(core, index, usable, inFlight)) return SENT_WINDOW;
+      if (!isWorthSending(core, index, usable, inFlight)) {
+        // It is worth it after all if nothing follows, which takes a look; with data in flight an answer will come anyway.
+        if (inFlight > 0 && (flags & FLAG_HOST_ENDING) === 0) return SENT_WINDOW;
+        onlyLast = true;
+      }
       segmentBytes = usable;
       count = 1;
     }
     if (share <= 0) return SENT_SHARE;
 
-    const sent = sendBatch(core, index, sndNxt, segmentBytes, count, share);
+    const sent = sendBatch(core, index, sndNxt, segmentBytes, count, share, onlyLast);
     if (sent <= 0) {
+      if (sent === BATCH_HELD) return SENT_WINDOW;
       if (sent === BATCH_NO_ROOM) return SENT_NO_ROOM;
       if (sent === BATCH_FAILED) return SENT_FAILED;
       if (sent === BATCH_EMPTY) return SENT_ALL;
@@ -110,8 +116,13 @@ const BATCH_ENDED = 0;
 const BATCH_EMPTY = -1;
 const BATCH_NO_ROOM = -2;
 const BATCH_FAILED = -3;
+const BATCH_HELD = -4;
 
-/** Lays one batch of at most `count` segments. @returns payload bytes sent, or BATCH_… */
+/**
+ * Lays one batch of at most `count` segments.
+ * @param onlyLast send nothing if more data follows
+ * @returns payload bytes sent, or BATCH_…
+ */
 function sendBatch(
   core: TcpCore,
   index: number,
@@ -119,6 +130,7 @@ function sendBatch(
   segmentBytes: number,
   count: number,
   shareBytes: number,
+  onlyLast: boolean,
 ): number {
   const { columns: c, flows, sockets, ctx } = core;
   const { link } = ctx;
@@ -149,6 +161,7 @@ function sendBatch(
   c.peekOffset[index] = c.peekOffset[index]! + got;
   const isShort = got < wanted;
   if (isShort) noteDrained(core, index);
+  else if (onlyLast) return BATCH_HELD;
   writeDataBatch(core, index, frameOffset, strideBytes, segmentBytes, seq, got, isShort || segments === count);
   noteSent(core, index, seq, addSeq(seq, got));
   return got;
@@ -231,7 +244,7 @@ export function retransmitHole(core: TcpCore, index: number, end: number): boole
   const bytes = Math.min(diffSeq(end, seq), SHARE_BYTES);
   const segmentBytes = Math.min(c.mss[index]!, bytes);
   const count = Math.max(1, Math.trunc(bytes / segmentBytes));
-  const sent = sendBatch(core, index, seq, segmentBytes, count, SHARE_BYTES);
+  const sent = sendBatch(core, index, seq, segmentBytes, count, SHARE_BYTES, false);
   c.sndNxt[index] = kept;
   c.rttStartMs[index] = 0;
   return sent > 0;

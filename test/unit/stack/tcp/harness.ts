@@ -286,8 +286,8 @@ export class Harness {
     return all[0]!;
   }
 
-  /** Opens a connection from the guest. */
-  openOut(syn: Partial<Segment> = {}): Connection {
+  /** Opens a connection from the guest. @param window field of the guest's first acknowledgement */
+  openOut(syn: Partial<Segment> = {}, window = 500): Connection {
     const family = syn.family ?? 4;
     const options = { mss: 1460, scale: 7, sackOk: true, window: 64240, ...syn };
     this.send({ flags: 'S', seq: GUEST_ISS, ...options, family });
@@ -299,6 +299,7 @@ export class Harness {
     conn.family = family;
     conn.synAck = synAck;
     if (syn.srcPort !== undefined) conn.guestPort = syn.srcPort;
+    conn.window = window;
     conn.ack();
     this.take();
     return conn;

@@ -1,0 +1,676 @@
+import { describe, expect, it } from 'vitest';
+import { type Connection, Harness, pattern, REMOTE_PORT } from './harness.ts';
+
+const CAP = 4 << 20;
+
+function drainToGuest(conn: Connection): number {
+  let total = 0;
+  for (let i = 0; i < 100; i++) {
+    const got = conn.receiveData().length;
+    if (got === 0) return total;
+    total += got;
+    conn.ack();
+  }
+  return total;
+}
+
+describe('data from the guest', () => {
+  it('reaches the host in order and is acknowledged once a turn', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    for (let i = 0; i < 5; i++) {
+      h.queue(conn.make('A', { data: pattern(1000, i * 1000) }));
+      conn.guestNext = (conn.guestNext + 1000) >>> 0;
+    }
+    h.turn();
+    expect(Buffer.from(conn.socket.sent).equals(pattern(5000))).toBe(true);
+    expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
+    // Five segments, one system call.
+    expect(h.sockets.calls.get('sendSegments')).toBe(1);
+  });
+
+  it('of several connections is gathered side by side', () => {
+    const h = new Harness();
+    const conns = [0, 1, 2].map((i) => h.openOut({ srcPort: 50_000 + i }));
+    h.take();
+    for (let round = 0; round < 4; round++) {
+      for (const conn of conns) {
+        h.queue(conn.make('A', { data: pattern(100, round * 100) }));
+        conn.guestNext = (conn.guestNext + 100) >>> 0;
+      }
+    }
+    h.turn();
+    for (const conn of conns) expect(Buffer.from(conn.socket.sent).equals(pattern(400))).toBe(true);
+    expect(h.sockets.calls.get('sendSegments')).toBe(3);
+    expect(h.take()).toHaveLength(3);
+  });
+
+  it('of more connections than are gathered at a time arrives too', () => {
+    const h = new Harness();
+    const conns = Array.from({ length: 40 }, (_, i) => h.openOut({ srcPort: 50_000 + i }));
+    for (let round = 0; round < 3; round++) {
+      for (const conn of conns) {
+        h.queue(conn.make('A', { data: pattern(50, round * 50) }));
+        conn.guestNext = (conn.guestNext + 50) >>> 0;
+      }
+    }
+    h.turn();
+    for (const conn of conns) expect(Buffer.from(conn.socket.sent).equals(pattern(150))).toBe(true);
+  });
+
+  it('in more segments than one call takes arrives too', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.sendData('x');
+    conn.sendData('y');
+    for (let i = 0; i < 2500; i++) {
+      h.queue(conn.make('A', { data: pattern(10, i * 10) }));
+      conn.guestNext = (conn.guestNext + 10) >>> 0;
+    }
+    h.turn();
+    expect(Buffer.from(conn.socket.sent.subarray(2)).equals(pattern(25_000))).toBe(true);
+  });
+
+  it('that repeats what was taken is acknowledged and not passed on again', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.sendData('abcdef');
+    h.take();
+    conn.send('A', { seq: (conn.guestNext - 6) >>> 0, data: new Uint8Array([97, 98, 99]) });
+    expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
+    // Half old, half new.
+    conn.send('A', { seq: (conn.guestNext - 2) >>> 0, data: new TextEncoder().encode('efgh') });
+    expect(conn.sentToHost).toBe('abcdefgh');
+    expect(h.takeOne().ack).toBe((conn.guestNext + 2) >>> 0);
+  });
+
+  it('beyond the window is cut off and answered', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    // Right after the handshake the window is that of the SYN-ACK.
+    const far = (conn.guestNext + 65_535) >>> 0;
+    conn.send('A', { seq: far, data: new Uint8Array(10) });
+    expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
+    conn.send('A', { seq: (far + 1) >>> 0, data: new Uint8Array(10) });
+    expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
+    expect(conn.socket.sentLength).toBe(0);
+  });
+
+  it('with a bad checksum and no payload is dropped', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    const before = h.ctx.counters.badTcp;
+    conn.send('FA', {});
+    conn.guestNext = (conn.guestNext + 1) >>> 0;
+    h.take();
+    expect(h.ctx.counters.badTcp).toBe(before);
+  });
+
+  it('opens the window to its cap with the first acknowledgement', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.sendData(pattern(10_000));
+    expect(h.takeOne().window).toBe(CAP >> 8);
+  });
+
+  it('is taken while the socket is full, acknowledged, and passed on when there is space', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.socket.setSpace(700);
+    conn.sendData(pattern(1000));
+    const ack = h.takeOne();
+    expect(ack.ack).toBe(conn.guestNext);
+    expect(conn.socket.sentLength).toBe(700);
+    conn.sendData(pattern(1000, 1000));
+    expect(conn.socket.sentLength).toBe(700);
+    conn.socket.setSpace(200);
+    h.turn();
+    expect(conn.socket.sentLength).toBe(900);
+    conn.socket.setSpace(Number.POSITIVE_INFINITY);
+    h.turn();
+    expect(Buffer.from(conn.socket.sent).equals(pattern(2000))).toBe(true);
+  });
+
+  it('closes the window as the spill fills, never moves its edge back, and reopens it', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.sendData('x');
+    conn.socket.setSpace(0);
+    let ack = h.takeOne();
+    let total = 1;
+    let edge = total + ack.window * 256;
+    for (let i = 0; i < 200 && ack.window > 0; i++) {
+      const room = edge - total;
+      const length = Math.min(60_000, room);
+      if (length === 0) break;
+      conn.sendData(pattern(length, total));
+      total += length;
+      ack = h.takeOne();
+      expect(ack.ack).toBe(conn.guestNext);
+      const next = total + ack.window * 256;
+      expect(next).toBeGreaterThanOrEqual(edge);
+      edge = next;
+    }
+    expect(ack.window).toBe(0);
+    expect(total).toBeGreaterThan(CAP - 70_000);
+    expect(total).toBeLessThan(CAP + 70_000);
+    // A zero-window probe is answered and not taken.
+    conn.send('A', { data: new Uint8Array(1) });
+    expect(h.takeOne()).toMatchObject({ ack: conn.guestNext, window: 0 });
+    conn.socket.setSpace(1 << 20);
+    h.turn();
+    expect(h.takeOne().window * 256).toBeGreaterThan(900_000);
+    conn.socket.setSpace(Number.POSITIVE_INFINITY);
+    h.turn();
+    h.take();
+    expect(conn.socket.sentLength).toBe(total);
+    expect(Buffer.from(conn.socket.sent.subarray(1)).equals(pattern(total - 1, 1))).toBe(true);
+  });
+
+  it('in tiny segments cannot fill more than the cap and a little', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.socket.setSpace(0);
+    conn.sendData('x');
+    let ack = h.takeOne();
+    let spilled = 1;
+    // Bring it near the cap first.
+    while (ack.window * 256 > 300) {
+      const length = Math.min(60_000, ack.window * 256 - 256);
+      conn.sendData(new Uint8Array(length));
+      spilled += length;
+      ack = h.take().at(-1)!;
+    }
+    for (let i = 0; i < 3000 && ack.window > 0; i++) {
+      const length = Math.min(100, ack.window * 256);
+      conn.sendData(new Uint8Array(length));
+      spilled += length;
+      ack = h.take().at(-1)!;
+    }
+    expect(ack.window).toBe(0);
+    expect(spilled).toBeLessThanOrEqual(CAP + 66_000);
+  });
+});
+
+describe('data from the host', () => {
+  it('fills the window with full segments and waits', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.window = 100; // × 128 = 12 800
+    conn.ack();
+    conn.socket.deliver(pattern(100_000));
+    h.turn();
+    const sent = h.take();
+    expect(sent.map((s) => s.data.length)).toEqual(Array(8).fill(1460));
+    expect(sent.at(-1)?.flags).toBe('PA');
+    h.turn();
+    expect(h.take()).toEqual([]);
+    conn.ourNext = (conn.ourNext + 8 * 1460) >>> 0;
+    conn.ack();
+    expect(h.take().map((s) => s.data.length)).toEqual(Array(8).fill(1460));
+    // What was acknowledged has left the queue; the rest is still in it.
+    expect(conn.socket.queue.length).toBe(100_000 - 8 * 1460);
+  });
+
+  it('arrives complete and in order', () => {
+    const h = new Harness({ mtu: 65520 });
+    const conn = h.openOut({ mss: 65480 });
+    conn.window = 30_000;
+    conn.ack();
+    const data = pattern(5_000_000);
+    conn.socket.deliver(data);
+    const received: Uint8Array[] = [];
+    h.turn();
+    for (let i = 0; i < 100; i++) {
+      const got = conn.receiveData();
+      if (got.length === 0) break;
+      received.push(got);
+      conn.ack();
+    }
+    expect(Buffer.concat(received).equals(Buffer.from(data))).toBe(true);
+    expect(conn.socket.queue.length).toBe(0);
+    expect(h.ctx.counters.tcpRetransmits).toBe(0);
+  });
+
+  it('carries the acknowledgement of what came in', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.socket.deliver('response');
+    conn.sendData('request');
+    expect(h.takeOne()).toMatchObject({ flags: 'PA', ack: conn.guestNext });
+  });
+
+  it('that is very short is padded to a legal frame', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.socket.deliver('a');
+    h.turn();
+    expect(h.link.sent[0]).toHaveLength(60);
+    expect(h.takeOne().data).toHaveLength(1);
+  });
+
+  it('goes on after a short peek only when an event says so', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.socket.deliver('one');
+    h.turn();
+    const peeks = h.sockets.calls.get('peekSegments');
+    h.turn();
+    expect(h.sockets.calls.get('peekSegments')).toBe(peeks);
+    conn.socket.deliver('two');
+    h.turn();
+    expect(new TextDecoder().decode(conn.receiveData())).toBe('onetwo');
+  });
+
+  it('is not forgotten while the link is full', () => {
+    const h = new Harness({ roomBytes: 20_000 });
+    const conn = h.openOut();
+    conn.window = 4000;
+    conn.ack();
+    h.link.stalled = true;
+    conn.socket.deliver(pattern(200_000));
+    h.settle();
+    expect(h.take()).toEqual([]);
+    h.link.stalled = false;
+    let total = 0;
+    for (let i = 0; i < 40; i++) {
+      h.turn();
+      total += conn.receiveData().length;
+    }
+    expect(total).toBe(200_000);
+  });
+
+  it('of one busy flow does not keep another one from its turn', () => {
+    const h = new Harness({ roomBytes: 3 << 20, mtu: 65520 });
+    const busy = h.openOut({ mss: 65480 });
+    busy.window = 60_000;
+    busy.ack();
+    const other = h.openOut({ mss: 65480, srcPort: 50_001 });
+    h.take();
+    busy.socket.deliver(new Uint8Array(6_000_000));
+    other.socket.deliver('me too');
+    h.turn();
+    const order = h.take().map((s) => s.dstPort);
+    expect(order.indexOf(50_001)).toBeGreaterThan(0);
+    expect(order.indexOf(50_001)).toBeLessThan(20);
+  });
+
+  it('works without SO_PEEK_OFF', () => {
+    const h = new Harness();
+    h.sockets.peekOffSupported = false;
+    const conn = h.openOut();
+    conn.window = 100;
+    conn.ack();
+    const data = pattern(50_000);
+    conn.socket.deliver(data);
+    conn.socket.end();
+    h.turn();
+    const received: Uint8Array[] = [];
+    for (let i = 0; i < 30; i++) {
+      const got = conn.receiveData();
+      received.push(got);
+      conn.ack();
+    }
+    expect(Buffer.concat(received).equals(Buffer.from(data))).toBe(true);
+    expect(conn.relative(conn.ourNext)).toBe(50_001);
+  });
+
+  it('keeps going past an urgent mark, where a peek stops short', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.socket.deliver('be');
+    h.turn();
+    expect(conn.receiveData()).toHaveLength(2);
+    expect(conn.socket.options.get('1:10')).toBe(1);
+  });
+
+  it('is taken from the queue before the remote needs the space, with one call a turn', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.window = 1000;
+    conn.ack();
+    conn.socket.deliver(pattern(14_600));
+    h.turn();
+    const sent = h.take();
+    const before = h.sockets.calls.get('discard') ?? 0;
+    for (const segment of sent) {
+      h.queue(conn.make('A', { ack: (segment.seq + segment.data.length) >>> 0 }));
+    }
+    h.turn();
+    expect((h.sockets.calls.get('discard') ?? 0) - before).toBe(1);
+    expect(conn.socket.queue.length).toBe(0);
+  });
+});
+
+describe('the guest window', () => {
+  it('of zero stops data, and a probe finds out when it opens', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.window = 0;
+    conn.ack();
+    conn.socket.deliver('waiting');
+    h.turn();
+    expect(h.take()).toEqual([]);
+    h.advance(1500);
+    const probe = h.takeOne();
+    expect(probe).toMatchObject({ flags: 'A', seq: (conn.ourNext - 1) >>> 0 });
+    expect(probe.data).toHaveLength(0);
+    // The guest answers with its window still closed, for ten minutes.
+    const probes: number[] = [];
+    for (let i = 0; i < 600; i++) {
+      h.advance(1000);
+      for (const _ of h.take()) {
+        probes.push(i);
+        conn.ack();
+      }
+    }
+    expect(probes.length).toBeGreaterThan(8);
+    expect(probes.length).toBeLessThan(20);
+    expect(h.liveFlows).toBe(1);
+    conn.window = 500;
+    conn.ack();
+    expect(new TextDecoder().decode(conn.receiveData())).toBe('waiting');
+  });
+
+  it('of zero with a guest that does not answer ends in a reset', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.window = 0;
+    conn.ack();
+    conn.socket.deliver('waiting');
+    h.advance(400_000);
+    expect(h.take().at(-1)?.flags).toContain('R');
+    expect(conn.socket.wasReset).toBe(true);
+  });
+
+  it('below one segment is used, however small', () => {
+    const h = new Harness();
+    const conn = h.openOut({ window: 300 }, 2); // × 128 = 256 bytes
+    const data = pattern(2000);
+    conn.socket.deliver(data);
+    h.turn();
+    const received: number[] = [];
+    for (let i = 0; i < 20; i++) {
+      received.push(...conn.receiveData());
+      conn.ack();
+    }
+    expect(Buffer.from(received).equals(data)).toBe(true);
+  });
+
+  it('that has become small after it was large is used after a while', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.window = 5; // 640 bytes, was 64 240
+    conn.ack();
+    conn.socket.deliver(pattern(2000));
+    h.turn();
+    expect(h.take()).toEqual([]);
+    h.advance(3000);
+    expect(h.take()[0]?.data).toHaveLength(640);
+  });
+
+  it('that is small does not delay what fits into it', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.window = 5;
+    conn.ack();
+    conn.socket.deliver(pattern(600));
+    h.turn();
+    expect(h.takeOne().data).toHaveLength(600);
+  });
+
+  it('that shrinks below what is in flight neither breaks nor stalls the flow', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.window = 100;
+    conn.ack();
+    const data = pattern(30_000);
+    conn.socket.deliver(data);
+    h.turn();
+    const first = h.take();
+    expect(first).toHaveLength(8);
+    // The guest takes the first segment only and shuts the window.
+    conn.ourNext = (conn.ourNext + 1460) >>> 0;
+    conn.window = 0;
+    conn.ack();
+    // A segment of ours that only acknowledges stays inside what the guest accepts.
+    conn.sendData('x');
+    const ack = h.take().at(-1)!;
+    expect(conn.relative(ack.seq)).toBeLessThanOrEqual(1460);
+    h.advance(5000);
+    h.take();
+    conn.window = 500;
+    conn.ack();
+    const received: number[] = [...data.subarray(0, 1460)];
+    for (let i = 0; i < 60; i++) {
+      h.advance(100);
+      received.push(...conn.receiveData());
+      conn.ack();
+    }
+    expect(Buffer.from(received).equals(data)).toBe(true);
+  });
+});
+
+describe('losses on the way to the guest', () => {
+  it('are made good after a timeout that doubles', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.socket.deliver('lost');
+    h.turn();
+    h.take();
+    const start = h.nowMs;
+    const times: number[] = [];
+    for (let i = 0; i < 20_000; i += 50) {
+      h.advance(50);
+      for (const s of h.take()) {
+        expect(new TextDecoder().decode(s.data)).toBe('lost');
+        times.push(Math.round((h.nowMs - start) / 100) / 10);
+      }
+    }
+    expect(times).toEqual([1, 3, 7, 15]);
+    expect(h.ctx.counters.tcpRetransmits).toBe(4);
+    conn.ourNext = (conn.ourNext + 4) >>> 0;
+    conn.ack();
+    expect(conn.socket.queue).toHaveLength(0);
+    h.advance(100_000);
+    expect(h.take()).toEqual([]);
+  });
+
+  it('that never end lead to a reset of both sides after two minutes', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.socket.deliver('lost');
+    h.advance(300_000);
+    expect(h.take().at(-1)?.flags).toBe('RA');
+    expect(conn.socket.wasReset).toBe(true);
+    expect(h.liveFlows).toBe(0);
+  });
+
+  it('wait for the measured round trip, at least 200 ms', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    for (let i = 0; i < 10; i++) {
+      conn.socket.deliver('ping');
+      h.turn();
+      conn.receiveData();
+      h.nowMs += 2;
+      conn.ack();
+    }
+    conn.socket.deliver('lost');
+    h.turn();
+    h.take();
+    h.advance(190);
+    expect(h.take()).toEqual([]);
+    h.advance(20);
+    expect(h.take()).toHaveLength(1);
+  });
+
+  it('are filled at once after three duplicate acknowledgements', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.window = 1000;
+    conn.ack();
+    conn.socket.deliver(pattern(14_600));
+    h.turn();
+    const sent = h.take();
+    // The second segment was lost.
+    conn.ourNext = (conn.ourNext + 1460) >>> 0;
+    conn.ack();
+    conn.ack();
+    conn.ack();
+    expect(h.take()).toEqual([]);
+    conn.ack();
+    const again = h.takeOne();
+    expect(again.seq).toBe(sent[1]!.seq);
+    expect(again.data).toEqual(sent[1]!.data);
+    conn.ack();
+    expect(h.take()).toEqual([]);
+    // The rest had arrived.
+    conn.ourNext = (conn.ourFirst + 14_600) >>> 0;
+    conn.ack();
+    conn.socket.deliver('next');
+    h.turn();
+    expect(new TextDecoder().decode(conn.receiveData())).toBe('next');
+    expect(h.ctx.counters.tcpRetransmits).toBe(1);
+  });
+
+  it('of several segments are filled by the extent that SACK tells', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.window = 1000;
+    conn.ack();
+    conn.socket.deliver(pattern(14_600));
+    h.turn();
+    const sent = h.take();
+    const sack = [sent[4]!.seq, (sent[9]!.seq + 1460) >>> 0];
+    for (let i = 0; i < 3; i++) conn.send('A', { sack });
+    const again = h.take();
+    expect(again.map((s) => conn.relative(s.seq))).toEqual([0, 1460, 2920, 4380]);
+    // Acknowledgements inside what was sent again make nothing be sent a third time.
+    conn.ourNext = sent[2]!.seq;
+    conn.send('A', { sack });
+    expect(h.take()).toEqual([]);
+    conn.ourNext = (sent[9]!.seq + 1460) >>> 0;
+    conn.ack();
+    expect(h.take()).toEqual([]);
+    expect(conn.socket.queue).toHaveLength(0);
+  });
+
+  it('in two places are filled one after the other', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.window = 1000;
+    conn.ack();
+    conn.socket.deliver(pattern(14_600));
+    h.turn();
+    const sent = h.take();
+    for (let i = 0; i < 4; i++) conn.ack();
+    expect(h.takeOne().seq).toBe(sent[0]!.seq);
+    // Partial acknowledgement up to the second hole.
+    conn.ourNext = sent[5]!.seq;
+    conn.ack();
+    expect(h.takeOne().seq).toBe(sent[5]!.seq);
+  });
+
+  it('after a timeout are sent again from one segment on, growing', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.window = 1000;
+    conn.ack();
+    conn.socket.deliver(pattern(14_600));
+    h.turn();
+    h.take();
+    h.advance(1100);
+    const first = h.takeOne();
+    expect(conn.relative(first.seq)).toBe(0);
+    conn.ourNext = (conn.ourNext + 1460) >>> 0;
+    conn.ack();
+    expect(h.take()).toHaveLength(2);
+    conn.ourNext = (conn.ourNext + 2920) >>> 0;
+    conn.ack();
+    expect(h.take()).toHaveLength(4);
+    expect(drainToGuest(conn)).toBe(0);
+  });
+
+  it('are not suspected while the link has no room', () => {
+    const h = new Harness({ roomBytes: 100_000 });
+    const conn = h.openOut();
+    conn.window = 4000;
+    conn.ack();
+    h.link.stalled = true;
+    conn.socket.deliver(pattern(300_000));
+    h.turn();
+    h.advance(3000);
+    h.link.stalled = false;
+    let total = 0;
+    for (let i = 0; i < 20; i++) {
+      h.turn();
+      total += conn.receiveData().length;
+      conn.ack();
+    }
+    expect(total).toBe(300_000);
+    expect(h.ctx.counters.tcpRetransmits).toBe(0);
+  });
+});
+
+describe('acknowledgements of the guest', () => {
+  it('for data never sent are answered and ignored', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.send('PA', { ack: (conn.ourNext + 1000) >>> 0, data: new Uint8Array(4) });
+    expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
+    expect(conn.socket.sentLength).toBe(0);
+  });
+
+  it('that are older than the largest window are answered and ignored', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.send('PA', { ack: (conn.ourNext - 200_000) >>> 0, data: new Uint8Array(4) });
+    expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
+    expect(conn.socket.sentLength).toBe(0);
+  });
+
+  it('are looked for under the right connection', () => {
+    const h = new Harness();
+    h.openOut();
+    h.send({ flags: 'A', seq: 1, ack: 2, srcPort: 41_000, dstPort: REMOTE_PORT });
+    expect(h.takeOne().flags).toBe('R');
+  });
+});
+
+describe('an idle connection', () => {
+  it('costs nothing for two hours, then is probed, and lives while the guest answers', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    h.take();
+    h.advance(7_190_000);
+    expect(h.take()).toEqual([]);
+    h.advance(20_000);
+    expect(h.takeOne()).toMatchObject({ flags: 'A', seq: (conn.ourNext - 1) >>> 0 });
+    conn.ack();
+    h.advance(3_600_000);
+    expect(h.take()).toEqual([]);
+    expect(h.liveFlows).toBe(1);
+  });
+
+  it('of a guest that is gone ends after nine probes', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    h.take();
+    h.advance(7_200_000 + 10 * 75_000 + 1000);
+    const all = h.take();
+    expect(all.filter((s) => s.flags === 'A')).toHaveLength(9);
+    expect(all.at(-1)?.flags).toBe('RA');
+    expect(conn.socket.wasReset).toBe(true);
+  });
+
+  it('answers the keep-alive of the guest', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.send('A', { seq: (conn.guestNext - 1) >>> 0 });
+    expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
+    conn.send('A', { seq: (conn.guestNext - 1) >>> 0, data: new Uint8Array(1) });
+    expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
+    expect(conn.socket.sentLength).toBe(0);
+  });
+});
