@@ -106,7 +106,8 @@ export class FlowTable {
     h = mix(h ^ peer[peerAt + 2]!, this.keyA);
     h = mix(h ^ peer[peerAt + 1]! ^ ((peer[peerAt]! << 7) | (peer[peerAt]! >>> 25)), this.keyA);
     h = mix(h ^ ((guestPort << 16) | peerPort), this.keyA);
-    return h >>> 0;
+    // 31 bits: a larger number would be an object on the heap, one for each packet.
+    return h & 0x7fffffff;
   }
 
   /** @returns the live flow with this key, or -1 */

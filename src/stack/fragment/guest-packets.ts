@@ -10,6 +10,7 @@
  *
  * Not done: fragments of fragments, IPv4 options, IPv6 extension headers in front of the fragment header.
  */
+import { finishChecksum, foldChecksum, pseudoSumIpv4, pseudoSumIpv6 } from '../../wire/checksum.ts';
 import {
   ETHERNET_HEADER_BYTES,
   ETHERNET_MIN_FRAME_BYTES,
@@ -18,7 +19,7 @@ import {
   writeEthernetHeader,
 } from '../../wire/ethernet.ts';
 import { IP_PROTOCOL_FRAGMENT } from '../../wire/ip-protocol.ts';
-import { IPV4_DONT_FRAGMENT, IPV4_HEADER_BYTES, IPV4_MORE_FRAGMENTS, writeIpv4Header } from '../../wire/ipv4.ts';
+import { IPV4_DONT_FRAGMENT, IPV4_HEADER_BYTES, IPV4_MORE_FRAGMENTS } from '../../wire/ipv4.ts';
 import {
   IPV6_FRAGMENT_HEADER_BYTES,
   IPV6_HEADER_BYTES,
@@ -33,6 +34,49 @@ import { commitPadded } from '../output.ts';
 const HOP_LIMIT = 255;
 /** Fragments begin at multiples of this. */
 const FRAGMENT_UNIT_MASK = ~7;
+
+/**
+ * The share that a packet's addresses have in its checksums: IPv4 header and pseudo-header. Folded to 16 bits: a small integer costs
+ * nothing to keep and to pass on, where the plain sum would be a number on the heap.
+ */
+export function sumAddresses(
+  family: number,
+  source: Uint32Array,
+  sourceAt: number,
+  destination: Uint32Array,
+  destinationAt: number,
+): number {
+  const sum =
+    family === 4
+      ? pseudoSumIpv4(source[sourceAt + 3]!, destination[destinationAt + 3]!, 0, 0)
+      : pseudoSumIpv6(source, sourceAt, destination, destinationAt, 0, 0);
+  return foldChecksum(sum);
+}
+
+/** As `writeIpv4Header` of wire/ipv4.ts, without addresses passing through arguments, and with their sum known. */
+function writeIpv4HeaderSummed(
+  view: DataView,
+  offset: number,
+  totalLength: number,
+  id: number,
+  flagsFragment: number,
+  protocol: number,
+  source: Uint32Array,
+  sourceAt: number,
+  destination: Uint32Array,
+  destinationAt: number,
+  addressSum: number,
+): void {
+  const ttlAndProtocol = (HOP_LIMIT << 8) | protocol;
+  view.setUint16(offset, 0x4500);
+  view.setUint16(offset + 2, totalLength);
+  view.setUint16(offset + 4, id);
+  view.setUint16(offset + 6, flagsFragment);
+  view.setUint16(offset + 8, ttlAndProtocol);
+  view.setUint16(offset + 10, finishChecksum(0x4500 + totalLength + id + flagsFragment + ttlAndProtocol + addressSum));
+  view.setUint32(offset + 12, source[sourceAt + 3]!);
+  view.setUint32(offset + 16, destination[destinationAt + 3]!);
+}
 
 export class GuestPackets {
   private readonly ctx: StackContext;
@@ -82,6 +126,7 @@ export class GuestPackets {
    * @param cursor where its first headroom goes: what `reserve` gave, or what the last `lay` returned
    * @param l4Offset where the transport header and payload, checksum included, stand now; they are copied
    * @param source holds 4 words at `sourceAt`, `destination` at `destinationAt`
+   * @param addressSum `sumAddresses` of them
    * @returns the cursor behind the packet
    */
   lay(
@@ -94,6 +139,7 @@ export class GuestPackets {
     sourceAt: number,
     destination: Uint32Array,
     destinationAt: number,
+    addressSum: number,
   ): number {
     const { ctx } = this;
     const { view, guest, config, link } = ctx;
@@ -119,17 +165,18 @@ export class GuestPackets {
       if (isIpv4) {
         writeEthernetHeader(view, frame, guest.macHi, guest.macLo, config.ourMacHi, config.ourMacLo, ETHERTYPE_IPV4);
         const flags = isWhole ? IPV4_DONT_FRAGMENT : (done >>> 3) | (isLast ? 0 : IPV4_MORE_FRAGMENTS);
-        writeIpv4Header(
+        writeIpv4HeaderSummed(
           view,
           ip,
           IPV4_HEADER_BYTES + length,
           id,
           flags,
-          HOP_LIMIT,
           protocol,
-          source[sourceAt + 3]!,
-          destination[destinationAt + 3]!,
-          0,
+          source,
+          sourceAt,
+          destination,
+          destinationAt,
+          addressSum,
         );
         payload = ip + IPV4_HEADER_BYTES;
       } else {

@@ -28,7 +28,7 @@ import { isIpv6Multicast, isIpv6Unspecified } from '../../wire/ipv6.ts';
 import type { FlowModule, StackContext } from '../context.ts';
 import { loadEndpointAddress } from '../endpoint.ts';
 import { FLOW_PING } from '../flow/table.ts';
-import { GuestPackets } from '../fragment/guest-packets.ts';
+import { GuestPackets, sumAddresses } from '../fragment/guest-packets.ts';
 import { getHopLimit, openConnectedSocket, scopeOfAddress, setHopLimit } from '../host-datagram-socket.ts';
 import type { PacketMeta } from '../packet-meta.ts';
 import {
@@ -289,7 +289,8 @@ export class EchoModule implements FlowModule {
     const { peerAddress, guestAddress } = flows;
     this.writeReply(family, offset, lengthBytes, flows.guestPort[index]!, peerAddress, at, guestAddress, at);
     const protocol = family === 4 ? IP_PROTOCOL_ICMP : IP_PROTOCOL_ICMPV6;
-    packets.lay(cursor, family, protocol, offset, lengthBytes, peerAddress, at, guestAddress, at);
+    const sum = sumAddresses(family, peerAddress, at, guestAddress, at);
+    packets.lay(cursor, family, protocol, offset, lengthBytes, peerAddress, at, guestAddress, at, sum);
     ctx.timers.arm(index, ctx.nowMs + SESSION_TIMEOUT_MS);
   }
 
@@ -327,7 +328,8 @@ export class EchoModule implements FlowModule {
     ctx.arena.bytes.copyWithin(slots, l4Offset, l4Offset + l4Length);
     this.writeReply(family, slots, l4Length, getIcmpEchoId(ctx.view, slots), destination, 0, source, 0);
     const protocol = family === 4 ? IP_PROTOCOL_ICMP : IP_PROTOCOL_ICMPV6;
-    packets.lay(cursor, family, protocol, slots, l4Length, destination, 0, source, 0);
+    const sum = sumAddresses(family, destination, 0, source, 0);
+    packets.lay(cursor, family, protocol, slots, l4Length, destination, 0, source, 0, sum);
   }
 
   private readErrors(index: number): void {

@@ -1,3 +1,6 @@
+import type { FlowTable } from '../flow/table.ts';
+import { sumAddresses } from '../fragment/guest-packets.ts';
+
 /** What UDP keeps about a flow beside the flow table's own columns; one entry per flow-table index, valid while the flow lives. */
 export class UdpColumns {
   /** 0: datagrams leave by the flow's own connected socket; else listener index + 1, by whose socket they leave. */
@@ -17,6 +20,8 @@ export class UdpColumns {
   readonly seen: Uint8Array;
   /** Payload bytes of the guest's last datagram. */
   readonly lastBytes: Uint16Array;
+  /** `sumAddresses` of peer and guest. */
+  readonly addressSum: Uint16Array;
 
   constructor(capacity: number) {
     this.via = new Int32Array(capacity);
@@ -29,10 +34,13 @@ export class UdpColumns {
     this.hopLimit = new Uint8Array(capacity);
     this.seen = new Uint8Array(capacity);
     this.lastBytes = new Uint16Array(capacity);
+    this.addressSum = new Uint16Array(capacity);
   }
 
   /** Puts the columns of a new flow into their initial state. */
-  reset(index: number): void {
+  reset(flows: FlowTable, index: number): void {
+    const at = index * 4;
+    this.addressSum[index] = sumAddresses(flows.family[index]!, flows.peerAddress, at, flows.guestAddress, at);
     this.via[index] = 0;
     this.localFamily[index] = 0;
     this.hopLimit[index] = 0;

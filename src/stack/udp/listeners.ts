@@ -143,7 +143,7 @@ export class UdpListeners {
   }
 
   private layRun(first: number, end: number, family: number): void {
-    const { toGuest, flowOf } = this;
+    const { toGuest, flowOf, columns } = this;
     const { flows } = this.ctx;
     if (!toGuest.open(first, end, family)) return;
     for (let i = first; i < end; i++) {
@@ -158,6 +158,7 @@ export class UdpListeners {
         flows.guestAddress,
         at,
         flows.guestPort[flow]!,
+        columns.addressSum[flow]!,
       );
       if (i === first || flow !== flowOf[i - 1]) this.touch(flow);
     }
@@ -181,7 +182,7 @@ export class UdpListeners {
         ctx.counters.flowTableFull++;
         return -1;
       }
-      columns.reset(flow);
+      columns.reset(flows, flow);
     }
     // Answers go where the remote spoke last, also in a flow that the guest has begun.
     columns.via[flow] = listener + 1;

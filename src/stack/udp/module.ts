@@ -173,7 +173,6 @@ export class UdpModule implements FlowModule {
       this.pendingFlow = -1;
       this.pendingCount = 0;
     }
-    this.columns.reset(index);
   }
 
   endTurn(): void {
@@ -219,7 +218,7 @@ export class UdpModule implements FlowModule {
       return -1;
     }
     flows.fd[index] = fd;
-    columns.reset(index);
+    columns.reset(flows, index);
     for (let i = 0; i < 4; i++) columns.remoteAddress[index * 4 + i] = remote[i]!;
     columns.remotePort[index] = peerPort;
     columns.remoteScope[index] = scopeOfAddress(ctx, remote, 0);
@@ -355,10 +354,11 @@ export class UdpModule implements FlowModule {
     const at = index * 4;
     const guestPort = flows.guestPort[index]!;
     const peerPort = flows.peerPort[index]!;
+    const addressSum = this.columns.addressSum[index]!;
     let delivered = 0;
     for (let i = 0; i < count; i++) {
       if (!this.isFromRemote(index, toGuest.metaOf(i))) continue;
-      toGuest.lay(i, family, peerAddress, at, peerPort, guestAddress, at, guestPort);
+      toGuest.lay(i, family, peerAddress, at, peerPort, guestAddress, at, guestPort, addressSum);
       delivered++;
     }
     if (delivered > 0) this.touch(index, SEEN_FROM_HOST);

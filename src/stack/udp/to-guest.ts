@@ -7,7 +7,6 @@
  *
  * What the link has no room for stays in the socket: a batch is asked for only as large as would fit at worst.
  */
-import { pseudoSumIpv4, pseudoSumIpv6 } from '../../wire/checksum.ts';
 import { IP_PROTOCOL_UDP } from '../../wire/ip-protocol.ts';
 import { UDP_HEADER_BYTES, writeUdpHeader } from '../../wire/udp.ts';
 import type { StackContext } from '../context.ts';
@@ -88,6 +87,7 @@ export class DatagramsToGuest {
   /**
    * Lays the i-th datagram behind the last one.
    * @param source 4 words at `sourceAt`, `destination` at `destinationAt`: as the guest is to see them
+   * @param addressSum `sumAddresses` of them
    */
   lay(
     i: number,
@@ -98,16 +98,14 @@ export class DatagramsToGuest {
     destination: Uint32Array,
     destinationAt: number,
     destinationPort: number,
+    addressSum: number,
   ): void {
     const { view } = this.ctx;
     const udp = this.slots + i * SLOT_BYTES;
     const length = UDP_HEADER_BYTES + this.lengthOf(i);
     const payloadSum = view.getUint32(this.metas + i * DATAGRAM_META_BYTES + DATAGRAM_META_SUM, true);
-    const pseudo =
-      family === 4
-        ? pseudoSumIpv4(source[sourceAt + 3]!, destination[destinationAt + 3]!, IP_PROTOCOL_UDP, length)
-        : pseudoSumIpv6(source, sourceAt, destination, destinationAt, IP_PROTOCOL_UDP, length);
-    writeUdpHeader(view, udp, sourcePort, destinationPort, length, pseudo + payloadSum);
+    const sum = addressSum + IP_PROTOCOL_UDP + length + payloadSum;
+    writeUdpHeader(view, udp, sourcePort, destinationPort, length, sum);
     this.cursor = this.packets.lay(
       this.cursor,
       family,
@@ -118,6 +116,7 @@ export class DatagramsToGuest {
       sourceAt,
       destination,
       destinationAt,
+      addressSum,
     );
   }
 }
