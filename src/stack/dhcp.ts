@@ -85,6 +85,7 @@ import { IPV4_BROADCAST, IPV4_HEADER_BYTES, IPV4_MAPPED_WORD } from '../wire/ipv
 import { UDP_HEADER_BYTES, writeUdpHeader } from '../wire/udp.ts';
 import type { Ipv4Config } from './config.ts';
 import type { StackContext } from './context.ts';
+import { keepIfGood } from './keep-if-good.ts';
 import { closeIpPacketTo, openIpPacket } from './output.ts';
 import type { PacketMeta } from './packet-meta.ts';
 
@@ -339,9 +340,4 @@ export class DhcpModule {
     writeUdpHeader(view, udp, DHCP_SERVER_PORT, DHCP_CLIENT_PORT, length, sum);
     closeIpPacketTo(ctx, 4, IP_PROTOCOL_UDP, udp, length, source, 0, destination, 0, IPV4_TTL, macHi, macLo);
   }
-}
-
-/** @returns `next`, or `before` if a writer has refused */
-function keepIfGood(next: number, before: number): number {
-  return next < 0 ? before : next;
 }

@@ -82,6 +82,7 @@ import {
   nextAssociation,
   writeRefusedAssociation,
 } from './dhcpv6-association.ts';
+import { keepIfGood } from './keep-if-good.ts';
 import { closeIpPacketTo, openIpPacket } from './output.ts';
 import type { PacketMeta } from './packet-meta.ts';
 
@@ -402,9 +403,4 @@ export class Dhcpv6Module {
       meta.sourceMacLo,
     );
   }
-}
-
-/** @returns `next`, or `before` if a writer has refused */
-function keepIfGood(next: number, before: number): number {
-  return next < 0 ? before : next;
 }

@@ -15,6 +15,7 @@
  * Not done: redirects; neighbour cache and unreachability detection on our side (the guest's MAC is the source of its frames);
  * secure neighbour discovery.
  */
+import { isSameIp } from '../base/ip-text.ts';
 import { createLogGate, warnGated } from '../base/logger.ts';
 import { pseudoSumIpv6 } from '../wire/checksum.ts';
 import { isDnsName } from '../wire/dns-name.ts';
@@ -55,6 +56,7 @@ import {
 } from '../wire/ndp.ts';
 import type { Ipv6Config } from './config.ts';
 import type { StackContext } from './context.ts';
+import { keepIfGood } from './keep-if-good.ts';
 import { closeIpPacketTo, openIpPacket } from './output.ts';
 import type { PacketMeta } from './packet-meta.ts';
 
@@ -207,11 +209,12 @@ export class NdpModule {
       ctx.counters.badIcmp++;
       return;
     }
-    const isOurs = isSame(target, ipv6.ourLinkLocal) || isSame(target, ipv6.gateway);
+    const isOurs = isSameIp(target, ipv6.ourLinkLocal) || isSameIp(target, ipv6.gateway);
     if (!isOurs) {
       if (isProbe || isIpv6Unspecified(target, 0)) return;
-      if (isSame(target, ipv6.guestAddress) || isSame(target, guest.ipv6) || isSame(target, guest.linkLocal)) return;
-      if (isSame(target, meta.source)) return;
+      if (isSameIp(target, ipv6.guestAddress) || isSameIp(target, guest.ipv6) || isSameIp(target, guest.linkLocal))
+        return;
+      if (isSameIp(target, meta.source)) return;
     }
     if (isProbe) {
       this.announce(NDP_NA_ROUTER | NDP_NA_OVERRIDE, ALL_NODES, MAC_IPV6_MULTICAST_HI, ALL_NODES[3]!, ipv6);
@@ -294,13 +297,4 @@ export class NdpModule {
 /** A router advertisement has to come from a link-local address (RFC 4861 §6.1.2). */
 function routerAddress(ipv6: Ipv6Config): Uint32Array {
   return isIpv6LinkLocal(ipv6.gateway, 0) ? ipv6.gateway : ipv6.ourLinkLocal;
-}
-
-function isSame(a: Uint32Array, b: Uint32Array): boolean {
-  return a[0] === b[0] && a[1] === b[1] && a[2] === b[2] && a[3] === b[3];
-}
-
-/** @returns `next`, or `before` if a writer has refused */
-function keepIfGood(next: number, before: number): number {
-  return next < 0 ? before : next;
 }
