@@ -7,7 +7,7 @@
  *
  * Not done: redirects, timestamps, address masks, extended errors (RFC 4884).
  */
-import { finishChecksum, verifyChecksum } from './checksum.ts';
+import { addHalves, finishChecksum, verifyChecksum } from './checksum.ts';
 import { WIRE_BAD_CHECKSUM, WIRE_TRUNCATED } from './status.ts';
 
 export const ICMP_HEADER_BYTES = 8;
@@ -77,7 +77,7 @@ export function writeIcmpHeader(
 ): void {
   const typeAndCode = (type << 8) | code;
   view.setUint16(offset, typeAndCode);
-  view.setUint16(offset + 2, finishChecksum(bodySum + typeAndCode + (rest >>> 0)));
+  view.setUint16(offset + 2, finishChecksum(bodySum + typeAndCode + addHalves(rest)));
   view.setUint32(offset + 4, rest);
 }
 

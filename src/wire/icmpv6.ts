@@ -7,7 +7,7 @@
  *
  * Not done: node information, extended errors (RFC 4884), multicast listener reports (they are accepted and ignored).
  */
-import { finishChecksum, sumBytes, verifyChecksum } from './checksum.ts';
+import { addHalves, finishChecksum, sumBytes, verifyChecksum } from './checksum.ts';
 import { WIRE_BAD_CHECKSUM, WIRE_TRUNCATED } from './status.ts';
 
 /** RFC 4443 §2.1 has four bytes; every message that the stack knows has at least four more. */
@@ -81,7 +81,7 @@ export function writeIcmpv6Header(
 ): void {
   const typeAndCode = (type << 8) | code;
   view.setUint16(offset, typeAndCode);
-  view.setUint16(offset + 2, finishChecksum(sumOfPseudoAndBody + typeAndCode + (rest >>> 0)));
+  view.setUint16(offset + 2, finishChecksum(sumOfPseudoAndBody + typeAndCode + addHalves(rest)));
   view.setUint32(offset + 4, rest);
 }
 

@@ -7,7 +7,7 @@
  *
  * Options are skipped, never read: nothing in a user-mode stack routes by them. None are written.
  */
-import { finishChecksum, foldChecksum, sumBytes } from './checksum.ts';
+import { addHalves, finishChecksum, foldChecksum, sumBytes } from './checksum.ts';
 import { WIRE_BAD_CHECKSUM, WIRE_BAD_LENGTH, WIRE_BAD_VERSION, WIRE_TRUNCATED } from './status.ts';
 
 /** Without options; all headers written here are this long. */
@@ -131,13 +131,15 @@ export function writeIpv4Header(
   dst: number,
   tos: number,
 ): void {
-  const first = (0x4500 | tos) * 0x1_0000 + totalLength;
-  const second = id * 0x1_0000 + flagsFragment;
-  const third = (ttl << 8) | protocol;
-  view.setUint32(offset, first);
-  view.setUint32(offset + 4, second);
-  view.setUint16(offset + 8, third);
-  view.setUint16(offset + 10, finishChecksum(first + second + third + (src >>> 0) + (dst >>> 0)));
+  const versionAndTos = 0x4500 | tos;
+  const ttlAndProtocol = (ttl << 8) | protocol;
+  view.setUint16(offset, versionAndTos);
+  view.setUint16(offset + 2, totalLength);
+  view.setUint16(offset + 4, id);
+  view.setUint16(offset + 6, flagsFragment);
+  view.setUint16(offset + 8, ttlAndProtocol);
+  const fixedSum = versionAndTos + totalLength + id + flagsFragment + ttlAndProtocol;
+  view.setUint16(offset + 10, finishChecksum(fixedSum + addHalves(src) + addHalves(dst)));
   view.setUint32(offset + 12, src);
   view.setUint32(offset + 16, dst);
 }

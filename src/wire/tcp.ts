@@ -12,7 +12,7 @@
  * Not done: the urgent pointer is written as 0; the AE/NS bit (RFC 9768) is written as 0 and not read; fast open (RFC 7413),
  * MD5 and AO signatures and multipath are skipped.
  */
-import { finishChecksum, sumBytes } from './checksum.ts';
+import { addHalves, finishChecksum, sumBytes } from './checksum.ts';
 import { WIRE_BAD_LENGTH, WIRE_BAD_OPTION, WIRE_TRUNCATED } from './status.ts';
 
 /** Without options. */
@@ -127,14 +127,14 @@ export function writeTcpHeader(
   window: number,
   sumOfPseudoAndPayload: number,
 ): void {
-  const ports = srcPort * 0x1_0000 + dstPort;
   const lengthAndFlags = (headerLength << 10) | flags;
-  view.setUint32(offset, ports);
+  view.setUint16(offset, srcPort);
+  view.setUint16(offset + 2, dstPort);
   view.setUint32(offset + 4, seq);
   view.setUint32(offset + 8, ack);
   view.setUint16(offset + 12, lengthAndFlags);
   view.setUint16(offset + 14, window);
-  let sum = sumOfPseudoAndPayload + ports + (seq >>> 0) + (ack >>> 0) + lengthAndFlags + window;
+  let sum = sumOfPseudoAndPayload + srcPort + dstPort + addHalves(seq) + addHalves(ack) + lengthAndFlags + window;
   if (headerLength > TCP_HEADER_BYTES) {
     sum = sumBytes(view, offset + TCP_HEADER_BYTES, headerLength - TCP_HEADER_BYTES, sum);
   }
