@@ -5,7 +5,7 @@ export const GET_DHCPV4_LEASE = 'udhcpc -i eth0 -n -q -f -t 5 -T 1 -O mtu -O sea
 
 /** Waits for an address made from a router advertisement and prints it. */
 export const GET_SLAAC_ADDRESS = `
-  for i in $(seq 150); do
+  for i in $(seq 300); do
     ip -6 addr show dev eth0 | grep 'scope global dynamic' | grep -v tentative && exit 0
     sleep 0.1
   done
@@ -13,13 +13,13 @@ export const GET_SLAAC_ADDRESS = `
 
 /** DHCPv6 by ISC's client; the lease is in /tmp/dhcp6.env, its address on the interface once it is known to be free. */
 export const GET_DHCPV6_LEASE = `
-  timeout 25 dhclient -6 -1 -cf /etc/dhclient6.conf eth0 || exit 1
-  for i in $(seq 50); do ip -6 addr show dev eth0 | grep -q tentative || exit 0; sleep 0.1; done
+  timeout 50 dhclient -6 -1 -cf /etc/dhclient6.conf eth0 || exit 1
+  for i in $(seq 100); do ip -6 addr show dev eth0 | grep -q tentative || exit 0; sleep 0.1; done
   ip -6 addr; exit 1`;
 
 /** Fetches a URL into a file and prints the file's SHA-256. */
 export function fetchAndHash(url: string, file = '/tmp/fetched'): string {
-  return `timeout 20 wget -q -O ${file} '${url}' && sha256sum ${file} | cut -d ' ' -f 1`;
+  return `timeout 60 wget -q -O ${file} '${url}' && sha256sum ${file} | cut -d ' ' -f 1`;
 }
 
 /**
@@ -28,7 +28,7 @@ export function fetchAndHash(url: string, file = '/tmp/fetched'): string {
  */
 export function postFile(target: string, file: string, lengthBytes: number): string {
   return `(printf 'POST / HTTP/1.0\\r\\nContent-Length: ${lengthBytes}\\r\\n\\r\\n'; cat ${file}) |
-    socat -t 20 -T 20 - ${target},shut-none | tail -n 1`;
+    socat -t 60 -T 60 - ${target},shut-none | tail -n 1`;
 }
 
 /**
@@ -38,8 +38,8 @@ export function postFile(target: string, file: string, lengthBytes: number): str
 export function echoDatagram(target: string, lengthBytes: number): string {
   return `
     head -c ${lengthBytes} /dev/urandom > /tmp/sent
-    socat -b 65536 -t 3 -T 3 OPEN:/tmp/sent,rdonly,ignoreeof!!CREATE:/tmp/received ${target} &
-    for i in $(seq 30); do
+    socat -b 65536 -t 10 -T 10 OPEN:/tmp/sent,rdonly,ignoreeof!!CREATE:/tmp/received ${target} &
+    for i in $(seq 100); do
       sleep 0.1
       [ "$(stat -c %s /tmp/received 2>/dev/null)" = ${lengthBytes} ] && break
     done

@@ -120,7 +120,7 @@ describeSuite(`virtio-net guest on the stream netdev of ${stackCommand().name}`,
   });
 
   check("gets the host's address, resolver and search list by DHCPv6", async () => {
-    await guest.check(GET_DHCPV6_LEASE, { timeoutMs: 40_000 });
+    await guest.check(GET_DHCPV6_LEASE);
     const lease = parseEnvironment(await guest.check('cat /tmp/dhcp6.env'));
     expect(lease).toMatchObject({
       reason: 'BOUND6',
@@ -243,7 +243,7 @@ describeSuite(`virtio-net guest on the stream netdev of ${stackCommand().name}`,
       const { status, stdout } = await guest.exec(`timeout 10 wget -O - http://${address}:9/`);
       expect(status).not.toBe(0);
       expect(stdout).toContain('Connection refused');
-      expect(performance.now() - startMs).toBeLessThan(2_000);
+      expect(performance.now() - startMs).toBeLessThan(5_000);
     }
   });
 

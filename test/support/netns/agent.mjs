@@ -151,7 +151,7 @@ const operations = {
   listDnsSeen: () => dnsSeen,
 
   /** Connects, sends a pattern, half-closes, reads to the end. */
-  exchangeTcp: async ({ host, port, lengthBytes = 0, seed = 1, localAddress, timeoutMs = 20_000 }) => {
+  exchangeTcp: async ({ host, port, lengthBytes = 0, seed = 1, localAddress, timeoutMs = 60_000 }) => {
     const startMs = performance.now();
     const socket = connect({ host, port, localAddress, allowHalfOpen: true });
     const hash = createHash('sha256');
@@ -181,7 +181,7 @@ const operations = {
   },
 
   /** Sends one datagram, again each second, and waits for one back. */
-  exchangeUdp: async ({ host, port, lengthBytes, seed = 1, timeoutMs = 5000, localAddress }) => {
+  exchangeUdp: async ({ host, port, lengthBytes, seed = 1, timeoutMs = 10_000, localAddress }) => {
     const socket = await bindUdp(0, localAddress ?? (host.includes(':') ? '::' : '0.0.0.0'));
     const sent = makePattern(lengthBytes, seed);
     const send = () => socket.send(sent, port, host);
