@@ -46,6 +46,7 @@ export const endpoint = (address: string, port: number, scope = 0): Uint8Array =
 export interface StackOptions {
   readonly mtu?: number;
   readonly txBytes?: number;
+  readonly rxBytes?: number;
   readonly capacity?: number;
   readonly raw?: RawEcho;
   readonly log?: Logger;
@@ -67,7 +68,7 @@ export class TestStack {
   private readonly frameList = new Int32Array(8192);
 
   constructor(options: StackOptions = {}) {
-    this.link = new FakeLink(this.arena, options.txBytes ?? 1 << 23);
+    this.link = new FakeLink(this.arena, options.txBytes ?? 1 << 23, options.rxBytes ?? 1 << 17);
     const config = makeConfig(options);
     const capacity = options.capacity ?? 256;
     const flows = new FlowTable(capacity, [1, 2]);
