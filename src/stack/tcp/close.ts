@@ -59,7 +59,7 @@ export function resetBoth(core: TcpCore, index: number): void {
 /** Pays the RST that is owed. @returns false when the link has no room for it */
 export function payReset(core: TcpCore, index: number): boolean {
   const { columns: c } = core;
-  if (!writeReset(core, index, c.sndMax[index]!, c.rcvNxt[index] !== 0)) return false;
+  if (!writeReset(core, index, c.sndNxt[index]!, c.rcvNxt[index] !== 0)) return false;
   endFlow(core, index);
   return true;
 }
@@ -67,6 +67,7 @@ export function payReset(core: TcpCore, index: number): boolean {
 /** Frees what belongs to the flow outside the columns. */
 export function releaseStores(core: TcpCore, index: number): void {
   closeSpill(core, index);
+  core.scoreboards.delete(index);
   const { flags } = core.columns;
   if ((flags[index]! & FLAG_HAS_GAP) !== 0) {
     core.gaps.delete(index);

@@ -53,8 +53,8 @@ export const FLAG_SACK_OK = 0x2000;
 export const FLAG_NO_PEEK_OFF = 0x4000;
 /** The host's connection failed: what can be read goes out, then a RST. */
 export const FLAG_HOST_FAILED = 0x8000;
-/** Holes reported by duplicate acknowledgements are being filled, up to `recover`. */
-export const FLAG_FAST_RECOVERY = 0x10000;
+/** Something was lost: see recovery.ts, which owns the columns `recover` … `sendLimit`. */
+export const FLAG_RECOVERING = 0x10000;
 /** The persist timer has run out: send what little the window allows (RFC 1122 §4.2.3.4). */
 export const FLAG_FORCE_SEND = 0x20000;
 /** New data was acknowledged: the retransmission timer starts anew (RFC 6298 §5.3). */
@@ -70,10 +70,8 @@ export class TcpColumns {
   readonly iss: Uint32Array;
   /** Oldest number that the guest has not acknowledged. */
   readonly sndUna: Uint32Array;
-  /** Next number to send; goes back on a retransmission. */
+  /** Next number to send for the first time. */
   readonly sndNxt: Uint32Array;
-  /** One past the highest number ever sent. */
-  readonly sndMax: Uint32Array;
   /** Window that the guest offers, in bytes from sndUna. */
   readonly sndWnd: Uint32Array;
   /** Largest window that the guest has ever offered. */
@@ -96,6 +94,8 @@ export class TcpColumns {
   readonly recover: Uint32Array;
   /** What lies before this number was sent again in the running recovery. */
   readonly resentEnd: Uint32Array;
+  /** What lies before this number, and was not reported, is lost. */
+  readonly lostEnd: Uint32Array;
   /** Most bytes in flight after a timeout; 0: only the window counts. */
   readonly sendLimit: Uint32Array;
   readonly dupAcks: Uint8Array;
@@ -138,7 +138,6 @@ export class TcpColumns {
     this.iss = new Uint32Array(capacity);
     this.sndUna = new Uint32Array(capacity);
     this.sndNxt = new Uint32Array(capacity);
-    this.sndMax = new Uint32Array(capacity);
     this.sndWnd = new Uint32Array(capacity);
     this.maxWnd = new Uint32Array(capacity);
     this.sndWl1 = new Uint32Array(capacity);
@@ -150,6 +149,7 @@ export class TcpColumns {
     this.peekOffset = new Uint32Array(capacity);
     this.recover = new Uint32Array(capacity);
     this.resentEnd = new Uint32Array(capacity);
+    this.lostEnd = new Uint32Array(capacity);
     this.sendLimit = new Uint32Array(capacity);
     this.dupAcks = new Uint8Array(capacity);
     this.rttSeq = new Uint32Array(capacity);
@@ -177,7 +177,6 @@ export class TcpColumns {
     this.iss[index] = iss;
     this.sndUna[index] = iss;
     this.sndNxt[index] = iss;
-    this.sndMax[index] = iss;
     this.sndWnd[index] = 0;
     this.maxWnd[index] = 0;
     this.sndScale[index] = 0;

@@ -13,6 +13,7 @@ import type { FlowTable } from '../flow/table.ts';
 import type { HostSockets } from '../ports.ts';
 import { FLAG_IN_TURN, TcpColumns } from './columns.ts';
 import type { GapStore } from './out-of-order.ts';
+import type { Scoreboard } from './recovery.ts';
 import type { Spill } from './spill.ts';
 
 /** Flows whose segments are gathered side by side in one read of the link. */
@@ -51,6 +52,7 @@ export class TcpCore {
 
   readonly spills = new Map<number, Spill>();
   readonly gaps = new Map<number, GapStore>();
+  readonly scoreboards = new Map<number, Scoreboard>();
 
   constructor(ctx: StackContext) {
     this.ctx = ctx;

@@ -36,6 +36,7 @@ import {
 } from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
 import { receiveSegment } from './receive.ts';
+import { takeRoundTrip } from './round-trip.ts';
 import { writeResetFor } from './segment-writer.ts';
 import { startSynTimer } from './timers.ts';
 import { RCV_SCALE, SYN_WINDOW_BYTES } from './window.ts';
@@ -185,5 +186,8 @@ function establish(core: TcpCore, index: number, ack: number): void {
   c.sndUna[index] = ack;
   c.flags[index] = c.flags[index]! & ~FLAG_SYN_DUE;
   c.retries[index] = 0;
+  const started = c.rttStartMs[index]!;
+  if (started !== 0) takeRoundTrip(core, index, core.ctx.nowMs - started);
+  c.rttStartMs[index] = 0;
   addToTurn(core, index);
 }

@@ -134,9 +134,9 @@ export function writeSyn(
  */
 export function acceptableSeq(core: TcpCore, index: number): number {
   const { columns: c } = core;
-  const sndMax = c.sndMax[index]!;
+  const sndNxt = c.sndNxt[index]!;
   const edge = addSeq(c.sndUna[index]!, c.sndWnd[index]!);
-  return diffSeq(sndMax, edge) > 0 ? edge : sndMax;
+  return diffSeq(sndNxt, edge) > 0 ? edge : sndNxt;
 }
 
 /**

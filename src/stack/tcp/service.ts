@@ -87,9 +87,10 @@ function serveHandshake(core: TcpCore, index: number): void {
     return;
   }
   c.flags[index] = flags & ~(FLAG_SYN_DUE | FLAG_ACK_DUE);
+  // Only a SYN that is answered without having been repeated tells a round trip.
+  c.rttStartMs[index] = c.retries[index] === 0 ? core.ctx.nowMs : 0;
   const next = (c.iss[index]! + 1) >>> 0;
   c.sndNxt[index] = next;
-  c.sndMax[index] = next;
   if (answers) c.rcvEdge[index] = (c.rcvNxt[index]! + SYN_WINDOW_BYTES) >>> 0;
 }
 

@@ -10,10 +10,11 @@
  * - nothing to do: after two hours a keep-alive probe, and eight more 75 s apart (RFC 9293 §3.8.4, Linux's defaults). An idle flow
  *   costs nothing before that.
  */
-import { currentRto, RTO_INITIAL_MS, RTO_MAX_MS } from './acknowledge.ts';
 import { endFlow, resetBoth, resetHost } from './close.ts';
-import { FLAG_FAST_RECOVERY, FLAG_FORCE_SEND, FLAG_RTO_RESTART, FLAG_SYN_DUE, STATE_SYN_SENT } from './columns.ts';
+import { FLAG_FORCE_SEND, FLAG_RECOVERING, FLAG_RTO_RESTART, FLAG_SYN_DUE, STATE_SYN_SENT } from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
+import { loseEverything, refillHoles } from './recovery.ts';
+import { currentRto, RTO_INITIAL_MS, RTO_MAX_MS } from './round-trip.ts';
 import { writeAck } from './segment-writer.ts';
 import {
   setTimer,
@@ -25,7 +26,7 @@ import {
   TIMER_RETRANSMIT,
   TIMER_SYN,
 } from './timer-kinds.ts';
-import { hasUnsent, rewindToUnacknowledged } from './transmit.ts';
+import { hasUnsent } from './transmit.ts';
 
 /** Linux gives a SYN up after about 130 s (tcp_syn_retries 6). */
 const CONNECT_LIMIT_MS = 140_000;
@@ -60,7 +61,7 @@ export function updateTimer(core: TcpCore, index: number, waitsForWindow: boolea
       c.rtoMs[index] = currentRto(core, index);
       setTimer(core, index, TIMER_PERSIST, ctx.nowMs + c.rtoMs[index]!);
     }
-  } else if (c.sndMax[index] !== una) {
+  } else if (c.sndNxt[index] !== una) {
     if (kind !== TIMER_RETRANSMIT) {
       c.retries[index] = 0;
       c.rtoMs[index] = currentRto(core, index);
@@ -132,16 +133,16 @@ function countAttempt(core: TcpCore, index: number): boolean {
 function onRetransmitTimeout(core: TcpCore, index: number): void {
   const { columns: c, ctx } = core;
   if (countAttempt(core, index)) return;
-  c.rtoMs[index] = Math.min(c.rtoMs[index]! * 2, RTO_MAX_MS);
+  const doubled = Math.min(c.rtoMs[index]! * 2, RTO_MAX_MS);
+  const rto = currentRto(core, index);
+  const isShort = (c.flags[index]! & FLAG_RECOVERING) !== 0 && doubled < rto;
+  c.rtoMs[index] = isShort ? doubled : Math.max(doubled, rto);
   setTimer(core, index, TIMER_RETRANSMIT, ctx.nowMs + c.rtoMs[index]!);
   // What waits in front of a guest that does not read is not lost.
   if (ctx.link.roomBytes() < ctx.link.maxFrameBytes) return;
-  c.flags[index] = c.flags[index]! & ~FLAG_FAST_RECOVERY;
-  c.recover[index] = c.sndMax[index]!;
-  c.sendLimit[index] = c.mss[index]!;
-  c.dupAcks[index] = 0;
-  rewindToUnacknowledged(core, index);
-  addToTurn(core, index);
+  if (isShort) refillHoles(core, index);
+  else loseEverything(core, index);
+  if (c.sndWnd[index] === 0) probe(core, index);
 }
 
 function onPersistTimeout(core: TcpCore, index: number): void {

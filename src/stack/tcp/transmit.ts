@@ -8,8 +8,8 @@
  *
  * How much: what the guest's window has left, in full segments; less than one full segment only when nothing is in flight or
  * when it is at least MIN_PARTIAL_BYTES or half of the largest window seen (sender's silly window avoidance, RFC 9293 §3.8.6.2.1, with
- * the large segments of large MTUs in mind). There is no congestion control: the path is a socket that exerts back-pressure.
- * After a timeout the amount in flight grows from one segment again until what was lost is acknowledged.
+ * the large segments of large MTUs in mind). There is no congestion control: the path is a socket that exerts back-pressure. What was
+ * lost all the same is sent again before anything new (recovery.ts).
  *
  * Readiness is edge-triggered: FLAG_HOST_READABLE stays until a peek has come back short. It is not cleared when the window, the link
  * or the turn's share ends the loop, so no wake-up is lost.
@@ -25,6 +25,7 @@ import {
   FLAG_HOST_READABLE,
   FLAG_HOST_URGENT,
   FLAG_NO_PEEK_OFF,
+  FLAG_RECOVERING,
 } from './columns.ts';
 import { PEEK_SEGMENTS, type TcpCore } from './core.ts';
 import { dataHeaderBytes, writeAck, writeDataBatch } from './segment-writer.ts';
@@ -54,23 +55,21 @@ const PADDING_BYTES = 64;
 /** Sends what window, link and the flow's share allow. @returns SENT_… */
 export function transmit(core: TcpCore, index: number): number {
   const { columns: c } = core;
+  if ((c.flags[index]! & FLAG_RECOVERING) !== 0) {
+    const outcome = retransmit(core, index);
+    if (outcome !== SENT_ALL) return outcome;
+  }
   let share = SHARE_BYTES;
   for (;;) {
     const flags = c.flags[index]!;
     const sndNxt = c.sndNxt[index]!;
     if ((flags & FLAG_HOST_FIN) !== 0) {
-      const toFin = diffSeq(c.finSeq[index]!, sndNxt);
-      if (toFin < 0) return SENT_ALL;
-      if (toFin === 0) return transmitFin(core, index);
-    } else if ((flags & FLAG_HOST_READABLE) === 0 && sndNxt === c.sndMax[index]) {
-      return SENT_ALL;
+      return sndNxt === c.finSeq[index] ? transmitFin(core, index) : SENT_ALL;
     }
+    if ((flags & FLAG_HOST_READABLE) === 0) return SENT_ALL;
 
     const inFlight = diffSeq(sndNxt, c.sndUna[index]!);
-    let window = c.sndWnd[index]!;
-    const limit = c.sendLimit[index]!;
-    if (limit !== 0 && limit < window) window = limit;
-    const usable = window - inFlight;
+    const usable = limitedWindow(core, index) - inFlight;
     const mss = c.mss[index]!;
     let segmentBytes = mss;
     let count: number;
@@ -79,7 +78,7 @@ export function transmit(core: TcpCore, index: number): number {
       count = Math.trunc(usable / mss);
     } else {
       if (usable <= 0) return SENT_WINDOW;
-      if (!isWorthSending(core, index, usable, inFlight)) {
+      if (!isWorthSending(core, index, usable)) {
         // It is worth it after all if nothing follows, which takes a look; with data in flight an answer will come anyway.
         if (inFlight > 0 && (flags & FLAG_HOST_ENDING) === 0) return SENT_WINDOW;
         onlyLast = true;
@@ -97,17 +96,54 @@ export function transmit(core: TcpCore, index: number): number {
       if (sent === BATCH_EMPTY) return SENT_ALL;
       // The end of the stream: go round for the FIN.
     } else {
+      noteSent(core, index, addSeq(sndNxt, sent));
       share -= sent;
     }
   }
 }
 
-function isWorthSending(core: TcpCore, index: number, usable: number, inFlight: number): boolean {
+/** Bytes from sndUna on that may be in flight. */
+function limitedWindow(core: TcpCore, index: number): number {
+  const window = core.columns.sndWnd[index]!;
+  const limit = core.columns.sendLimit[index]!;
+  return limit !== 0 && limit < window ? limit : window;
+}
+
+/** Sends again what counts as lost (recovery.ts). @returns SENT_ALL when that is done, so that new data may follow */
+function retransmit(core: TcpCore, index: number): number {
+  const { columns: c, ctx } = core;
+  const board = core.scoreboards.get(index);
+  const lostEnd = c.lostEnd[index]!;
+  for (;;) {
+    let seq = c.resentEnd[index]!;
+    if (board !== undefined) seq = board.skip(seq);
+    if (diffSeq(lostEnd, seq) <= 0) return SENT_ALL;
+    const allowed = limitedWindow(core, index) - diffSeq(seq, c.sndUna[index]!);
+    if (allowed <= 0) return SENT_WINDOW;
+    let end = board === undefined ? lostEnd : board.holeEnd(seq, lostEnd);
+    if ((c.flags[index]! & FLAG_HOST_FIN) !== 0) {
+      if (seq === c.finSeq[index]) {
+        if (!writeAck(core, index, seq, true)) return SENT_NO_ROOM;
+        c.resentEnd[index] = addSeq(seq, 1);
+        ctx.counters.tcpRetransmits++;
+        continue;
+      }
+      if (diffSeq(end, c.finSeq[index]!) > 0) end = c.finSeq[index]!;
+    }
+    const bytes = Math.min(diffSeq(end, seq), allowed);
+    const segmentBytes = Math.min(c.mss[index]!, bytes);
+    const sent = sendBatch(core, index, seq, segmentBytes, Math.trunc(bytes / segmentBytes), SHARE_BYTES, false);
+    if (sent <= 0) return sent === BATCH_NO_ROOM ? SENT_NO_ROOM : SENT_FAILED;
+    ctx.counters.tcpRetransmits += Math.ceil(sent / segmentBytes);
+    c.resentEnd[index] = addSeq(seq, sent);
+  }
+}
+
+function isWorthSending(core: TcpCore, index: number, usable: number): boolean {
   const { columns: c } = core;
   if (usable >= MIN_PARTIAL_BYTES) return true;
   const flags = c.flags[index]!;
   if ((flags & FLAG_FORCE_SEND) !== 0) return true;
-  if (c.sendLimit[index] !== 0) return inFlight === 0;
   return usable >= c.maxWnd[index]! >>> 1;
 }
 
@@ -163,7 +199,6 @@ function sendBatch(
   if (isShort) noteDrained(core, index);
   else if (onlyLast) return BATCH_HELD;
   writeDataBatch(core, index, frameOffset, strideBytes, segmentBytes, seq, got, isShort || segments === count);
-  noteSent(core, index, seq, addSeq(seq, got));
   return got;
 }
 
@@ -180,13 +215,13 @@ function noteNothingRead(core: TcpCore, index: number, seq: number, result: numb
   const flags = c.flags[index]!;
   if (result === EAGAIN) {
     // Bytes that were sent before can only be missing when the queue was dropped: the connection is dead.
-    if (seq !== c.sndMax[index] || (flags & FLAG_HOST_FAILED) !== 0) return BATCH_FAILED;
+    if (seq !== c.sndNxt[index] || (flags & FLAG_HOST_FAILED) !== 0) return BATCH_FAILED;
     // A peek that has to skip cannot see the end; once all is acknowledged there is nothing to skip.
     if ((flags & FLAG_NO_PEEK_OFF) !== 0 && (flags & FLAG_HOST_ENDING) !== 0) return BATCH_EMPTY;
     c.flags[index] = flags & ~(FLAG_HOST_READABLE | FLAG_HOST_URGENT);
     return BATCH_EMPTY;
   }
-  if (result < 0 || seq !== c.sndMax[index] || (flags & FLAG_HOST_FAILED) !== 0) return BATCH_FAILED;
+  if (result < 0 || seq !== c.sndNxt[index] || (flags & FLAG_HOST_FAILED) !== 0) return BATCH_FAILED;
   c.finSeq[index] = seq;
   c.flags[index] = (flags | FLAG_HOST_FIN) & ~FLAG_HOST_READABLE;
   return BATCH_ENDED;
@@ -204,19 +239,15 @@ function seekPeek(core: TcpCore, index: number, seq: number): number {
   return 0;
 }
 
-function noteSent(core: TcpCore, index: number, seq: number, end: number): void {
+/** Notes that everything up to `end` has been sent for the first time. */
+function noteSent(core: TcpCore, index: number, end: number): void {
   const { columns: c } = core;
   c.sndNxt[index] = end;
-  const sndMax = c.sndMax[index]!;
-  if (diffSeq(end, sndMax) > 0) {
-    c.sndMax[index] = end;
-    // Only bytes sent for the first time are timed (Karn's algorithm, RFC 6298 §3).
-    if (c.rttStartMs[index] === 0) {
-      c.rttSeq[index] = end;
-      c.rttStartMs[index] = core.ctx.nowMs;
-    }
+  // Only bytes that were sent once are timed (Karn's algorithm, RFC 6298 §3).
+  if (c.rttStartMs[index] === 0) {
+    c.rttSeq[index] = end;
+    c.rttStartMs[index] = core.ctx.nowMs;
   }
-  if (diffSeq(sndMax, seq) > 0) core.ctx.counters.tcpRetransmits++;
   c.flags[index] = c.flags[index]! & ~FLAG_FORCE_SEND;
 }
 
@@ -227,27 +258,8 @@ function transmitFin(core: TcpCore, index: number): number {
   const inFlight = diffSeq(seq, c.sndUna[index]!);
   if (inFlight >= c.sndWnd[index]! && (c.flags[index]! & FLAG_FORCE_SEND) === 0) return SENT_WINDOW;
   if (!writeAck(core, index, seq, true)) return SENT_NO_ROOM;
-  noteSent(core, index, seq, addSeq(seq, 1));
+  noteSent(core, index, addSeq(seq, 1));
   return SENT_ALL;
-}
-
-/**
- * Sends what is missing at the guest, from `sndUna` on, once more; the regular place to send from stays where it is.
- * @param end first number that the guest has
- * @returns false when nothing could be sent
- */
-export function retransmitHole(core: TcpCore, index: number, end: number): boolean {
-  const { columns: c } = core;
-  const seq = c.sndUna[index]!;
-  if ((c.flags[index]! & FLAG_HOST_FIN) !== 0 && seq === c.finSeq[index]) return writeAck(core, index, seq, true);
-  const kept = c.sndNxt[index]!;
-  const bytes = Math.min(diffSeq(end, seq), SHARE_BYTES);
-  const segmentBytes = Math.min(c.mss[index]!, bytes);
-  const count = Math.max(1, Math.trunc(bytes / segmentBytes));
-  const sent = sendBatch(core, index, seq, segmentBytes, count, SHARE_BYTES, false);
-  c.sndNxt[index] = kept;
-  c.rttStartMs[index] = 0;
-  return sent > 0;
 }
 
 /** Drops what the guest has acknowledged from the front of the host socket's receive queue. */
@@ -267,17 +279,10 @@ export function discardAcknowledged(core: TcpCore, index: number): void {
   }
 }
 
-/** Goes back to the oldest unacknowledged number: what follows is a new peek from there. */
-export function rewindToUnacknowledged(core: TcpCore, index: number): void {
-  const { columns: c } = core;
-  c.sndNxt[index] = c.sndUna[index]!;
-  c.rttStartMs[index] = 0;
-}
-
 /** Whether anything waits that the window keeps back: data or FIN. */
 export function hasUnsent(core: TcpCore, index: number): boolean {
   const { columns: c } = core;
   const flags = c.flags[index]!;
-  if ((flags & FLAG_HOST_FIN) !== 0) return diffSeq(c.finSeq[index]!, c.sndNxt[index]!) >= 0;
-  return (flags & FLAG_HOST_READABLE) !== 0 || c.sndNxt[index] !== c.sndMax[index];
+  if ((flags & FLAG_HOST_FIN) !== 0) return c.sndNxt[index] === c.finSeq[index];
+  return (flags & FLAG_HOST_READABLE) !== 0;
 }

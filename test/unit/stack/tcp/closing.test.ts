@@ -135,9 +135,9 @@ describe('closing', () => {
     h.turn();
     const fin = h.takeOne();
     expect(fin.flags).toBe('FA');
-    h.advance(1100);
+    h.advance(250);
     expect(h.takeOne()).toEqual(fin);
-    h.advance(2000);
+    h.advance(400);
     expect(h.takeOne()).toEqual(fin);
     conn.ourNext = (conn.ourNext + 1) >>> 0;
     conn.ack();
@@ -153,7 +153,7 @@ describe('closing', () => {
     conn.socket.end();
     h.turn();
     h.take();
-    h.advance(1100);
+    h.advance(250);
     const first = h.take();
     expect(new TextDecoder().decode(first[0]!.data)).toBe('tail');
     conn.ourNext = (conn.ourNext + 4) >>> 0;

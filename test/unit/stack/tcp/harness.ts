@@ -388,7 +388,9 @@ export class Connection {
     const parts: number[] = [];
     for (const segment of this.harness.take()) {
       if (segment.seq !== this.ourNext) {
-        if (segment.data.length === 0) continue;
+        // Sent again though it had arrived.
+        const end = (segment.seq + segment.data.length - this.ourNext) | 0;
+        if (segment.data.length === 0 || end <= 0) continue;
         throw new Error(`expected number ${this.relative(this.ourNext)}, got ${this.relative(segment.seq)}`);
       }
       parts.push(...segment.data);
