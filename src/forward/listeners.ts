@@ -73,6 +73,7 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
   const fds: number[] = [];
   const ruleIndices: number[] = [];
   const targets: ForwardTarget[] = [];
+  const udpIndices = new Map<number, number>();
 
   const closeAll = (): void => {
     for (const [index, fd] of fds.entries()) {
@@ -91,6 +92,7 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
         const target: ForwardTarget = guestAddress === undefined ? { guestPort } : { guestPort, guestAddress };
         const bound = openPort(rule, port, options);
         for (const fd of bound.fds) {
+          if (rule.proto === 'udp') udpIndices.set(port, fds.length);
           fds.push(fd);
           ruleIndices.push(ruleIndex);
           targets.push(target);
@@ -115,6 +117,7 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
     count: fds.length,
     targetOf: (index) => targets[index],
     fdOf: (index) => fds[index] ?? -1,
+    udpListenerAt: (port) => udpIndices.get(port) ?? -1,
     ruleOf: (index) => rules[ruleIndices[index] ?? -1],
     watchAll() {
       for (const [index, fd] of fds.entries()) {

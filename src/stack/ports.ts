@@ -267,4 +267,6 @@ export interface ForwardLookup {
   targetOf(index: number): ForwardTarget | undefined;
   /** The listening fd of `index`, or -1. */
   fdOf(index: number): number;
+  /** The index of a listener on this UDP port of the host, or -1. Left out: there are none. */
+  udpListenerAt?(port: number): number;
 }

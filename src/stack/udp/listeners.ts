@@ -92,6 +92,16 @@ export class UdpListeners {
     }
   }
 
+  /** Delivers the i-th datagram of the batch at hand as if it had come by a listener. */
+  deliverOne(listener: number, i: number): void {
+    const target = this.ctx.forwards.targetOf(listener);
+    if (target === undefined) return;
+    const flow = this.flowFor(listener, target, this.toGuest.metaOf(i));
+    if (flow < 0) return;
+    this.flowOf[i] = flow;
+    this.layRun(i, i + 1, this.ctx.flows.family[flow]!);
+  }
+
   /** Puts listeners that waited for room back. */
   endTurn(): void {
     const { ctx, blocked } = this;

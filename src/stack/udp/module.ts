@@ -6,7 +6,8 @@
  * connection tracking, nf_conntrack_udp_timeout and ..._stream).
  *
  * **Started by the guest.** The flow has a socket of its own, bound to the guest's source port where that can be had and connected
- * to the peer's address as the host knows it. Connected, it hears of ICMP errors and of nobody but the peer.
+ * to the peer's address as the host knows it. Connected, it hears of ICMP errors and of nobody but the peer. Where that port is a
+ * forwarded one too, the socket may catch others' datagrams between bind and connect: they are passed to the listener.
  *
  * **Started by a remote.** Datagrams for a forwarded port come in by its listener, all remotes' mixed. The flow has no socket: what the
  * guest answers leaves by the listener too, with the address that the remote wrote to as source. (A socket bound to
@@ -225,6 +226,8 @@ export class UdpModule implements FlowModule {
     columns.hopLimit[index] = getHopLimit(ctx, fd, familyOfAddress(remote, 0));
     ctx.sockets.watch(fd, (EVENT_IN | EVENT_EDGE) >>> 0, KIND_UDP, index);
     this.touch(index, SEEN_FROM_GUEST);
+    // What others have sent to a forwarded port while our socket stood before its listener is taken out before the listener is read again.
+    if (this.listenerBeside(index) >= 0) this.receive(index);
     return index;
   }
 
@@ -362,6 +365,22 @@ export class UdpModule implements FlowModule {
       delivered++;
     }
     if (delivered > 0) this.touch(index, SEEN_FROM_HOST);
+    if (delivered < count) this.handOver(index, count);
+  }
+
+  /** Gives what strangers have sent to the listener of the same port, if there is one; it was meant for it. */
+  private handOver(index: number, count: number): void {
+    const listener = this.listenerBeside(index);
+    if (listener < 0) return;
+    for (let i = 0; i < count; i++) {
+      if (!this.isFromRemote(index, this.toGuest.metaOf(i))) this.listeners.deliverOne(listener, i);
+    }
+  }
+
+  /** The listener whose port the flow's socket shares, or -1. */
+  private listenerBeside(index: number): number {
+    const { flows, forwards } = this.ctx;
+    return forwards.udpListenerAt === undefined ? -1 : forwards.udpListenerAt(flows.guestPort[index]!);
   }
 
   /** Others' datagrams can reach the socket between its bind and its connect. */

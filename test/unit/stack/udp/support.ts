@@ -95,6 +95,8 @@ export class TestStack {
       forwards: {
         targetOf: (index) => this.targets[index],
         fdOf: (index) => this.listenerFds[index] ?? -1,
+        // Forwards here lead from each port to the same one.
+        udpListenerAt: (port) => this.targets.findIndex((target) => target?.guestPort === port),
       },
       flows,
       timers: new TimerWheel(capacity, 0),

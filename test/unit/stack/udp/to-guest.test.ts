@@ -226,6 +226,24 @@ describe('a forwarded port', () => {
     expect(stack.takePackets().map(parseUdp)).toMatchObject([{ to: '192.0.2.99 5000' }]);
   });
 
+  it('gets what others sent to it while the guest’s own socket for that port was not yet connected', () => {
+    const listener = stack.addListener({ guestPort: 5000 });
+    const { sockets } = stack;
+    const connect = sockets.connect.bind(sockets);
+    sockets.connect = (fd, offset) => {
+      sockets.last.deliverDatagram({ source: endpoint('203.0.113.4', 900), data: text('stranger') });
+      sockets.last.deliverDatagram({ source: endpoint(PEER_4, 53), data: text('peer') });
+      return connect(fd, offset);
+    };
+    stack.fromGuest(udpPacket(GUEST_4, 5000, PEER_4, 53, text('q')));
+    expect(stack.takePackets().map(parseUdp)).toEqual([
+      { from: `${PEER_4} 53`, to: `${GUEST_4} 5000`, data: text('peer') },
+      { from: '203.0.113.4 900', to: `${GUEST_4} 5000`, data: text('stranger') },
+    ]);
+    stack.fromGuest(udpPacket(GUEST_4, 5000, '203.0.113.4', 900, text('answer')));
+    expect(listener.sentDatagrams.map((d) => d.data)).toEqual([text('answer')]);
+  });
+
   it('takes over a flow that the guest has begun', () => {
     const own = openFlow(stack, GUEST_4, PEER_4, 5000);
     const listener = stack.addListener({ guestPort: 5000 });
