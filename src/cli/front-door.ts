@@ -3,7 +3,8 @@ import { PasselError } from '../base/errors.ts';
 import { VERSION } from './version.ts';
 
 interface Command {
-  readonly summary: string;
+  /** Undefined for commands that passel itself starts. */
+  readonly summary: string | undefined;
   readonly load: () => Promise<(argv: readonly string[]) => Promise<number>>;
 }
 
@@ -15,6 +16,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   demo: {
     summary: 'show what works, on the most real guest this machine allows',
     load: async () => (await import('./demo/demo-command.ts')).runDemoCommand,
+  },
+  'demo-namespace-agent': {
+    summary: undefined,
+    load: async () => (await import('./demo/namespace-agent.ts')).runNamespaceAgent,
   },
   passt: {
     summary: 'serve one guest, as passel-passt does',
@@ -29,15 +34,19 @@ export async function runFrontDoor(argv: readonly string[]): Promise<number> {
   if (name === '--version') return print(`passel ${VERSION}\n`);
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (command === undefined) {
-    throw new PasselError('PASSEL_E_COMMAND_UNKNOWN', { value: name, expected: Object.keys(COMMANDS).join(', ') });
+    throw new PasselError('PASSEL_E_COMMAND_UNKNOWN', { value: name, expected: listPublic().join(', ') });
   }
   return (await command.load())(rest);
+}
+
+function listPublic(): string[] {
+  return Object.keys(COMMANDS).filter((name) => COMMANDS[name]!.summary !== undefined);
 }
 
 async function formatUsage(): Promise<string> {
   const { default: yargs } = await import('yargs');
   const parser = yargs([]).scriptName('passel').usage('Usage: passel COMMAND ...').help(false).version(false).wrap(100);
-  for (const [name, { summary }] of Object.entries(COMMANDS)) parser.command(name, summary);
+  for (const name of listPublic()) parser.command(name, COMMANDS[name]!.summary!);
   return `${await parser.getHelp()}\n\n'passel COMMAND --help' says more.\n`;
 }
 
