@@ -6,7 +6,8 @@
  * guest can take a static address of its choice. An announcement (sender = target) wants no answer. Requests, replies and
  * announcements all tell which address the guest uses, and forwards follow that.
  *
- * Nothing is stored and nothing is asked: the guest's MAC is the source of its frames.
+ * Nothing is stored: the guest's MAC is the source of its frames. A guest that has not sent any yet is asked for it (`askGuest`) when
+ * something is to be sent to it, since what goes to the broadcast MAC no TCP takes.
  */
 import {
   ARP_BYTES,
@@ -25,6 +26,8 @@ import {
   ETHERTYPE_ARP,
   getMacHi,
   getMacLo,
+  MAC_BROADCAST_HI,
+  MAC_BROADCAST_LO,
   writeEthernetHeader,
 } from '../wire/ethernet.ts';
 import { IPV4_MAPPED_WORD } from '../wire/ipv4.ts';
@@ -56,7 +59,6 @@ export class ArpModule {
     }
     const senderAddress = getArpSenderAddress(view, at);
     const targetAddress = getArpTargetAddress(view, at);
-    guest.observeMac(meta.sourceMacHi, meta.sourceMacLo);
     // A guest that claims our own address keeps the forwards it had: nothing could be sent to it there.
     if (senderAddress !== ipv4.gateway) {
       this.sender[3] = senderAddress;
@@ -70,8 +72,30 @@ export class ArpModule {
     this.reply(at, senderAddress, targetAddress, meta);
   }
 
+  /** Asks who has the guest's address; its answer, like any frame, tells its MAC. */
+  askGuest(): void {
+    const { config, guest } = this.ctx;
+    if (config.ipv4 === undefined) return;
+    this.send(ARP_REQUEST, MAC_BROADCAST_HI, MAC_BROADCAST_LO, config.ipv4.gateway, 0, 0, guest.ipv4[3]!);
+  }
+
   /** Says that `address` is here; `at` is the request. */
   private reply(at: number, senderAddress: number, address: number, meta: PacketMeta): void {
+    const { view } = this.ctx;
+    const macHi = getMacHi(view, at + ARP_SENDER_MAC_OFFSET);
+    const macLo = getMacLo(view, at + ARP_SENDER_MAC_OFFSET);
+    this.send(ARP_REPLY, meta.sourceMacHi, meta.sourceMacLo, address, macHi, macLo, senderAddress);
+  }
+
+  private send(
+    operation: number,
+    destinationHi: number,
+    destinationLo: number,
+    senderAddress: number,
+    targetHi: number,
+    targetLo: number,
+    targetAddress: number,
+  ): void {
     const { ctx } = this;
     const { view, link, config, counters } = ctx;
     const start = link.reserve(link.headroomBytes + ETHERNET_MIN_FRAME_BYTES);
@@ -81,17 +105,17 @@ export class ArpModule {
     }
     const frame = start + link.headroomBytes;
     const { ourMacHi, ourMacLo } = config;
-    writeEthernetHeader(view, frame, meta.sourceMacHi, meta.sourceMacLo, ourMacHi, ourMacLo, ETHERTYPE_ARP);
+    writeEthernetHeader(view, frame, destinationHi, destinationLo, ourMacHi, ourMacLo, ETHERTYPE_ARP);
     writeArp(
       view,
       frame + ETHERNET_HEADER_BYTES,
-      ARP_REPLY,
+      operation,
       ourMacHi,
       ourMacLo,
-      address,
-      getMacHi(view, at + ARP_SENDER_MAC_OFFSET),
-      getMacLo(view, at + ARP_SENDER_MAC_OFFSET),
       senderAddress,
+      targetHi,
+      targetLo,
+      targetAddress,
     );
     commitPadded(ctx, frame, ETHERNET_HEADER_BYTES + ARP_BYTES);
   }

@@ -25,6 +25,11 @@ export class GuestState {
     if (config.ipv6 !== undefined) this.ipv6.set(config.ipv6.guestAddress);
   }
 
+  /** Whether frames can be addressed to the guest alone. */
+  get isMacKnown(): boolean {
+    return this.macHi !== BROADCAST_HI;
+  }
+
   /** Notes the sender of a frame. */
   observeMac(hi: number, lo: number): void {
     this.macHi = hi;

@@ -109,6 +109,7 @@ export class Input {
     meta.frameEnd = end;
     meta.sourceMacHi = getMacHi(view, offset + ETHERNET_SRC_OFFSET);
     meta.sourceMacLo = getMacLo(view, offset + ETHERNET_SRC_OFFSET);
+    if (!isMulticastMac(meta.sourceMacHi)) ctx.guest.observeMac(meta.sourceMacHi, meta.sourceMacLo);
     const etherType = getEtherType(view, offset);
     meta.etherType = etherType;
     const l3Offset = offset + ETHERNET_HEADER_BYTES;
@@ -190,9 +191,8 @@ export class Input {
 
   private transport(): void {
     const { ctx, meta, modules } = this;
-    const { config, guest } = ctx;
-    guest.observeMac(meta.sourceMacHi, meta.sourceMacLo);
-    guest.observeAddress(meta.family, meta.source);
+    const { config } = ctx;
+    ctx.guest.observeAddress(meta.family, meta.source);
     switch (meta.protocol) {
       case IP_PROTOCOL_TCP:
         if (config.tcp) modules.tcp.input(meta);

@@ -50,6 +50,7 @@ import {
   writeNdpLinkAddress,
   writeNdpMtu,
   writeNdpNeighborAdvertisement,
+  writeNdpNeighborSolicitation,
   writeNdpPrefix,
   writeNdpRdnss,
   writeNdpRouterAdvertisement,
@@ -60,8 +61,8 @@ import { keepIfGood } from './keep-if-good.ts';
 import { closeIpPacketTo, openIpPacket } from './output.ts';
 import type { PacketMeta } from './packet-meta.ts';
 
-/** Neighbour advertisement with a target link-layer address. */
-const NA_BYTES = 32;
+/** Neighbour solicitation or advertisement with a link-layer address. */
+const NEIGHBOR_WITH_ADDRESS_BYTES = 32;
 /** Most bytes of an advertisement: what is left of the smallest MTU, since neighbour discovery is never fragmented (RFC 6980). */
 const RA_MAX_BYTES = IPV6_MIN_MTU - IPV6_HEADER_BYTES;
 /** The default for hosts; also the limit that all we send has. */
@@ -224,16 +225,31 @@ export class NdpModule {
     }
   }
 
+  /** Asks who has the guest's address; its answer, like any frame, tells its MAC. */
+  askGuest(): void {
+    const { ctx } = this;
+    const { view, config, guest } = ctx;
+    const { ipv6 } = config;
+    if (ipv6 === undefined) return;
+    const start = openIpPacket(ctx, 6, NEIGHBOR_WITH_ADDRESS_BYTES);
+    if (start < 0) return;
+    const end = start + NEIGHBOR_WITH_ADDRESS_BYTES;
+    const behind = writeNdpNeighborSolicitation(view, start, end, guest.ipv6, 0);
+    writeNdpLinkAddress(view, behind, end, NDP_OPTION_SOURCE_LINK_ADDRESS, config.ourMacHi, config.ourMacLo);
+    const group = Uint32Array.of(0xff02_0000, 0, 1, 0xff00_0000 | (guest.ipv6[3]! & 0xff_ffff));
+    this.send(start, NEIGHBOR_WITH_ADDRESS_BYTES, ipv6.ourLinkLocal, group, MAC_IPV6_MULTICAST_HI, group[3]!);
+  }
+
   /** Sends a neighbour advertisement for `this.target`. */
   private announce(flags: number, destination: Uint32Array, macHi: number, macLo: number, ipv6: Ipv6Config): void {
     const { ctx, target } = this;
     const { view, config } = ctx;
-    const start = openIpPacket(ctx, 6, NA_BYTES);
+    const start = openIpPacket(ctx, 6, NEIGHBOR_WITH_ADDRESS_BYTES);
     if (start < 0) return;
-    const end = start + NA_BYTES;
+    const end = start + NEIGHBOR_WITH_ADDRESS_BYTES;
     const behind = writeNdpNeighborAdvertisement(view, start, end, flags, target, 0);
     writeNdpLinkAddress(view, behind, end, NDP_OPTION_TARGET_LINK_ADDRESS, config.ourMacHi, config.ourMacLo);
-    this.send(start, NA_BYTES, ipv6.ourLinkLocal, destination, macHi, macLo);
+    this.send(start, NEIGHBOR_WITH_ADDRESS_BYTES, ipv6.ourLinkLocal, destination, macHi, macLo);
   }
 
   /** Sends a router advertisement. */

@@ -44,6 +44,9 @@ const RECEIVES_PER_TURN = 4;
 /** Less room than this is not worth waking a flow for: it would lay a frame or two and queue again. */
 const WORTHWHILE_ROOM_BYTES = 128 * 1024;
 
+/** A forwarded connection retries its SYN after 1 s, which then finds the answer. */
+const ASK_INTERVAL_MS = 900;
+
 export interface StackOptions {
   readonly arena: Arena;
   readonly config: StackConfig;
@@ -69,12 +72,14 @@ export class NetworkStack {
   private readonly tcp: TcpModule;
   private readonly udp: UdpModule;
   private readonly echo: EchoModule;
+  private readonly arp: ArpModule;
   private readonly ndp: NdpModule;
   private readonly reassembly: Reassembler;
   private readonly input: Input;
   private readonly frames = new Int32Array(FRAMES_PER_RECEIVE * 2);
   /** Modules by FLOW_… kind. */
   private readonly owners: (FlowModule | undefined)[];
+  private nextAskMs = Number.NEGATIVE_INFINITY;
   private inTurn = false;
   private linkHasMore = false;
   private timer: NodeJS.Timeout | undefined;
@@ -112,6 +117,7 @@ export class NetworkStack {
     this.tcp = new TcpModule(this.ctx);
     this.udp = new UdpModule(this.ctx, errors);
     this.echo = new EchoModule(this.ctx, errors, options.rawEcho);
+    this.arp = new ArpModule(this.ctx);
     this.ndp = new NdpModule(this.ctx);
     this.reassembly = new Reassembler(this.ctx, errors, () => {
       this.tcp.endInput();
@@ -122,7 +128,7 @@ export class NetworkStack {
     this.owners[FLOW_UDP] = this.udp;
     this.owners[FLOW_PING] = this.echo;
     this.input = new Input(this.ctx, {
-      arp: new ArpModule(this.ctx),
+      arp: this.arp,
       ndp: this.ndp,
       dhcp: new DhcpModule(this.ctx),
       dhcpv6: new Dhcpv6Module(this.ctx),
@@ -210,6 +216,7 @@ export class NetworkStack {
     if (ctx.nowMs >= this.timers.nextDueMs()) this.timers.advance(ctx.nowMs, this.fireTimer);
     if (ctx.nowMs >= this.ndp.nextDueMs()) this.ndp.advance(ctx.nowMs);
     if (this.reassembly.pendingCount > 0) this.reassembly.expire(ctx.nowMs);
+    if (!ctx.guest.isMacKnown && this.flows.count > 0) this.askForGuest();
     this.tcp.endTurn();
     this.udp.endTurn();
     ctx.link.flush();
@@ -235,6 +242,15 @@ export class NetworkStack {
     if (this.inTurn) return;
     this.inTurn = true;
     this.ctx.nowMs = this.clock.nowMs();
+  }
+
+  /** Asks a guest that has not sent a frame yet for its MAC, so that what the host wants of it can be addressed. */
+  private askForGuest(): void {
+    const { ctx } = this;
+    if (!ctx.link.connected || ctx.nowMs < this.nextAskMs) return;
+    this.nextAskMs = ctx.nowMs + ASK_INTERVAL_MS;
+    this.arp.askGuest();
+    this.ndp.askGuest();
   }
 
   /** Lets waiting flows go on, each once: one that queues again has had its share of this turn. */

@@ -125,7 +125,7 @@ export class TimerWheel {
   }
 
   private file(index: number, tick: number): void {
-    let at = tick < this.currentTick ? this.currentTick : tick;
+    let at = Math.max(tick, this.currentTick);
     if (at - this.currentTick > FARTHEST_TICKS) at = this.currentTick + FARTHEST_TICKS;
     const level0 = Math.floor(at / SLOTS) === Math.floor(this.currentTick / SLOTS);
     const level1 = Math.floor(at / (SLOTS * SLOTS)) === Math.floor(this.currentTick / (SLOTS * SLOTS));
