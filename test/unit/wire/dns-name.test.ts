@@ -104,6 +104,14 @@ describe('a list of domain names', () => {
     }
   });
 
+  it('points no further than a pointer reaches', () => {
+    const names = Array.from({ length: 500 }, (_, i) => `${'n'.repeat(60)}.host${i}`);
+    const view = blankView(60_000);
+    const end = writeCompressedDnsNameList(view, BASE, view.byteLength, [...names, ...names]);
+    expect(end - BASE).toBeGreaterThan(0x4000);
+    expect(readDnsNameList(view, BASE, end)).toEqual([...names, ...names]);
+  });
+
   it('has no room anywhere but where it fits', () => {
     const names = ['eng.apple.com', 'marketing.apple.com'];
     for (let room = 0; room < 27; room++) {
@@ -128,6 +136,7 @@ describe('a list of domain names', () => {
     ['a pointer to itself', 'c000'],
     ['a pointer forwards', 'c002 016100'],
     ['a loop of two', '0161 c004 0162 c000'],
+    ['a loop hidden inside a label', '02c00100 c001'],
     ['a pointer cut off', '016100 c0'],
     ['a name cut off in a label', '0361'],
     ['a name without its zero', '0161'],

@@ -251,6 +251,20 @@ describe('the walk over IPv6 extension headers', () => {
     expect(walk(packet).status).toBe(0);
   });
 
+  it('refuses a last header cut off anywhere, though nothing would follow it', () => {
+    for (const header of [
+      optionsHeader(IP_PROTOCOL_NONE, 0x1e, 12, ...new Array<number>(12)),
+      routingHeader(IP_PROTOCOL_NONE, 0),
+    ]) {
+      const first = header.length === 24 ? IP_PROTOCOL_ROUTING : IP_PROTOCOL_DESTINATION_OPTIONS;
+      const packet = packetOf(first, header);
+      for (let length = 40; length < packet.length; length++) {
+        expect(walk(packet, length).status, `${length} bytes`).toBe(WIRE_TRUNCATED);
+      }
+      expect(walk(packet)).toMatchObject({ status: 0, protocol: IP_PROTOCOL_NONE, l4Offset: packet.length });
+    }
+  });
+
   it('refuses options that do not end with their header', () => {
     const overlong = fromHex('1100 01050000 0000');
     const lengthMissing = fromHex('1100 01030000001e');

@@ -171,7 +171,9 @@ describe('TCP options', () => {
     expect(status).toBe(0);
     expect(options).toMatchObject({ mss: 0, windowScale: -1, sackPermitted: false, hasTimestamp: true });
     expect(options).toMatchObject({ tsVal: 3980862664, tsEcr: 673853329 });
-    expect(parse(segmentWith(TCP_ACK, new Uint8Array()), record)[1].hasTimestamp).toBe(false);
+    expect(parse(segmentWith(TCP_ACK, fromHex('0101050a0000000100000002')), record)[1].sackCount).toBe(1);
+    const none = segmentWith(TCP_ACK, new Uint8Array());
+    expect(parse(none, record)[1]).toMatchObject({ hasTimestamp: false, sackCount: 0 });
   });
 
   it('are read behind NOPs, in any order, up to the end of the list', () => {
