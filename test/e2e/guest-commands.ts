@@ -11,11 +11,46 @@ export const GET_SLAAC_ADDRESS = `
   done
   ip -6 addr; exit 1`;
 
-/** DHCPv6 by ISC's client; the lease is in /tmp/dhcp6.env, its address on the interface once it is known to be free. */
+const DHCLIENT6 = 'timeout 50 dhclient -6 -1 -v -cf /etc/dhclient6.conf -lf /tmp/dhcp6.leases -pf /tmp/dhcp6.pid eth0';
+
+/**
+ * DHCPv6 by ISC's client; the lease is in /tmp/dhcp6.env, its address on the interface once it is known to be free. The
+ * client is ended without a release.
+ */
 export const GET_DHCPV6_LEASE = `
-  timeout 50 dhclient -6 -1 -cf /etc/dhclient6.conf eth0 || exit 1
+  until ip -6 addr show dev eth0 | grep 'scope link' | grep -qv tentative; do sleep 0.1; done
+  ${DHCLIENT6} || exit 1
+  kill $(cat /tmp/dhcp6.pid)
   for i in $(seq 100); do ip -6 addr show dev eth0 | grep -q tentative || exit 0; sleep 0.1; done
   ip -6 addr; exit 1`;
+
+/** Starts the client once more, with the lease it has: it asks for confirmation. Prints what is sent and received. */
+export const CONFIRM_DHCPV6_LEASE = `
+  ${DHCLIENT6} 2>&1 | grep -E '^(XMT: Forming|RCV: [A-Z][a-z]* message|PRC: Bound)'
+  kill $(cat /tmp/dhcp6.pid)`;
+
+/** ISC's DHCPv6 client asking for options only, no address. */
+export const GET_DHCPV6_INFORMATION = `
+  timeout 50 dhclient -6 -S -1 -v -lf /tmp/information.leases -pf /tmp/information.pid eth0 2>&1 |
+    grep -E '^(XMT: Forming|RCV: [A-Z][a-z]* message|PRC: Done)'`;
+
+/** ISC's DHCPv4 client with a lease from another network (INIT-REBOOT). Prints the exchange; nothing is configured. */
+export const REBOOT_WITH_FOREIGN_LEASE = `
+  cat > /tmp/foreign.leases << END
+lease {
+  interface "eth0";
+  fixed-address 10.9.9.9;
+  option subnet-mask 255.255.255.0;
+  option routers 10.9.9.1;
+  option dhcp-lease-time 86400;
+  option dhcp-server-identifier 10.9.9.1;
+  renew 0 2097/01/01 00:00:00;
+  rebind 0 2097/01/02 00:00:00;
+  expire 0 2097/01/03 00:00:00;
+}
+END
+  timeout 50 dhclient -4 -1 -v -sf /bin/true -lf /tmp/foreign.leases -pf /tmp/foreign.pid eth0 2>&1
+  kill $(cat /tmp/foreign.pid)`;
 
 /** Fetches a URL into a file and prints the file's SHA-256. */
 export function fetchAndHash(url: string, file = '/tmp/fetched'): string {

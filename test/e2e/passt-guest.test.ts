@@ -10,13 +10,16 @@ import { waitUntil } from '../support/netns/namespace.ts';
 import { bootGuest, type Guest, needGuest } from '../support/qemu-guest/guest.ts';
 import { type StackName, stackCommand } from '../support/stack-under-test.ts';
 import {
+  CONFIRM_DHCPV6_LEASE,
   echoDatagram,
   fetchAndHash,
   GET_DHCPV4_LEASE,
+  GET_DHCPV6_INFORMATION,
   GET_DHCPV6_LEASE,
   GET_SLAAC_ADDRESS,
   parseEnvironment,
   postFile,
+  REBOOT_WITH_FOREIGN_LEASE,
 } from './guest-commands.ts';
 import { type ListeningStack, startListeningStack } from './listening-stack.ts';
 
@@ -33,6 +36,7 @@ const REMOTE_URLS = { IPv4: `http://${HOST_NET.remoteV4}:8080`, IPv6: `http://[$
 /** Checks that a stack is known not to pass, with the reason. */
 const KNOWN_DIFFERENCES: Partial<Record<StackName, Record<string, string>>> = {
   debian: {
+    'is told by DHCPv4 that a lease from elsewhere is not good here': 'acknowledges another address than was asked for',
     'receives everything after it has half-closed': 'stalls or repeats data after a FIN from the guest',
     'sees a closed port refused at once': 'its RST in answer to a SYN lacks the ACK, which the guest must ignore',
     'sees a closed UDP port as unreachable': 'does not pass errors on',
@@ -129,6 +133,19 @@ describeSuite(`virtio-net guest on the stream netdev of ${stackCommand().name}`,
       new_dhcp6_domain_search: 'passel.test.',
     });
     expect(await guest.check('ip -6 addr show dev eth0')).toContain(HOST_NET.hostV6);
+  });
+
+  check('has its DHCPv6 lease confirmed, and gets options without one', async () => {
+    const confirmed = await guest.check(CONFIRM_DHCPV6_LEASE);
+    expect(confirmed).toMatch(/Forming Confirm.*RCV: Reply.*PRC: Bound/s);
+    expect(await guest.check(GET_DHCPV6_INFORMATION)).toMatch(/Forming Info-Request.*RCV: Reply.*PRC: Done/s);
+  });
+
+  check('is told by DHCPv4 that a lease from elsewhere is not good here', async () => {
+    const exchange = await guest.check(REBOOT_WITH_FOREIGN_LEASE);
+    expect(exchange).toContain('DHCPREQUEST for 10.9.9.9');
+    expect(exchange).toContain('DHCPNAK');
+    expect(exchange).toContain(`DHCPACK of ${HOST_NET.hostV4}`);
   });
 
   check('fetches 20 MB unchanged over IPv4 and IPv6', () => fetchFromBothFamilies(guest, onWan));
