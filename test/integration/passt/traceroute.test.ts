@@ -47,7 +47,7 @@ rigSuite('the path from the guest', () => {
         // With "don't fragment", as path MTU discovery does: the first probe teaches the host, the next ones the guest.
         const args = ['-c', '4', '-i', '0.2', '-W', '1', '-s', '1400', '-M', 'do', FAR[family]];
         const { stdout, stderr } = await rig.guest.run('ping', args, { check: false });
-        expect(`${stdout}${stderr}`).toMatch(/mtu ?= ?1300|\d received/);
+        expect(`${stdout}${stderr}`).toMatch(/mtu ?= ?1300/);
         // Whoever does not insist gets through.
         const plain = await rig.guest.run('ping', ['-c', '3', '-i', '0.2', '-W', '2', '-s', '3000', FAR[family]], {
           check: false,
