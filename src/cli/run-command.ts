@@ -68,8 +68,7 @@ async function runWithStack(
     const { startPasst } = await import('./compose.ts');
     const running = await startPasst(config, logger);
     try {
-      const child = spawnCommand([...command, ...added], guestEnd);
-      const ended = waitForCommand(child, command[0]!);
+      const ended = runToItsEnd([...command, ...added], guestEnd);
       closeGuestEnd();
       return await ended;
     } finally {
@@ -89,18 +88,20 @@ function spawnCommand(command: readonly string[], guestEnd: number): ChildProces
   });
 }
 
-/** Passes signals on and waits. */
-function waitForCommand(child: ChildProcess, program: string): Promise<number> {
+/** Starts the command, passes signals on and waits. */
+function runToItsEnd(command: readonly string[], guestEnd: number): Promise<number> {
   // A terminal sends these to the whole foreground group: the command has them already, and decides for both of us.
   const fromTerminal = isatty(0);
   const forward = (signal: NodeJS.Signals): void => {
     if (!(fromTerminal && (signal === 'SIGINT' || signal === 'SIGQUIT'))) child.kill(signal);
   };
   const signals = ['SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGHUP', 'SIGUSR2', 'SIGCONT'] as const;
+  // Before the command exists: a signal that arrives while it starts would end us and leave it behind.
   for (const signal of signals) process.on(signal, forward);
+  const child = spawnCommand(command, guestEnd);
   return new Promise<number>((resolve, reject) => {
     child.once('error', (error: NodeJS.ErrnoException) => {
-      const values = { value: program, reason: reasonOf(error) };
+      const values = { value: command[0]!, reason: reasonOf(error) };
       const code = error.code === 'ENOENT' ? 'PASSEL_E_RUN_NOT_FOUND' : 'PASSEL_E_RUN_NOT_EXECUTABLE';
       reject(new PasselError(code, values, { cause: error }));
     });
