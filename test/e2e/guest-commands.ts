@@ -72,6 +72,7 @@ export function postFile(target: string, file: string, lengthBytes: number): str
  */
 export function echoDatagram(target: string, lengthBytes: number): string {
   return `
+    rm -f /tmp/received
     head -c ${lengthBytes} /dev/urandom > /tmp/sent
     socat -b 65536 -t 10 -T 10 OPEN:/tmp/sent,rdonly,ignoreeof!!CREATE:/tmp/received ${target} &
     for i in $(seq 100); do
