@@ -45,7 +45,7 @@ describe('the Internet checksum', () => {
 
   it('folds sums of any width below 2^53, and never a positive one to zero', () => {
     const dice = new Dice(53);
-    for (let i = 0; i < 20_000; i++) {
+    for (let i = 0; i < 2_000; i++) {
       const sum = dice.bits(21) * 2 ** 32 + dice.bits(32);
       const folded = foldChecksum(sum);
       expect(folded).toBeLessThanOrEqual(0xffff);
