@@ -7,21 +7,24 @@
  * - The host side fails, or the guest does not answer: `resetBoth`. The RST for the guest is owed: the flow stays, in STATE_RESET and
  *   without a socket, until the link has taken it.
  *
- * There is no TIME-WAIT on our side. When the guest closes first, TIME-WAIT is the guest's. When the host closes first, the flow
- * stays until the link has taken the acknowledgement of the guest's FIN, and the link loses nothing; should the guest lose it
- * and send its FIN again, it is answered with a RST as RFC 9293 §3.10.7.1 asks for a connection that does not exist, which
- * finds it in LAST-ACK, where both lead to CLOSED.
+ * When the host closes first, TIME-WAIT is ours: the flow stays, without a socket, for as long as a guest that has missed our last
+ * acknowledgement is likely to repeat its FIN. That is two seconds and not two maximum segment lifetimes, because the link
+ * cannot hold old segments back. A new SYN ends it at once, and only a part of the table may be spent on it. When the guest
+ * closes first, TIME-WAIT is the guest's.
  */
-import { FLAG_HAS_GAP, FLAG_SYN_DUE, STATE_NONE, STATE_RESET, STATE_SYN_SENT } from './columns.ts';
+import { FLAG_HAS_GAP, FLAG_SYN_DUE, STATE_NONE, STATE_RESET, STATE_SYN_SENT, STATE_TIME_WAIT } from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
 import { closeSpill, forgetGathered } from './gather.ts';
 import { writeReset } from './segment-writer.ts';
-import { setTimer, TIMER_RESET } from './timer-kinds.ts';
+import { setTimer, TIMER_RESET, TIMER_TIME_WAIT } from './timer-kinds.ts';
 
 const SOL_SOCKET = 1;
 const SO_LINGER = 13;
 /** How long a RST may wait for room on the link. */
 const RESET_WAIT_MS = 120_000;
+const TIME_WAIT_MS = 2000;
+/** At most one in so many entries of the table is in TIME-WAIT. */
+const TIME_WAIT_SHARE = 4;
 
 /** Takes the flow out of the table; the sweep closes its socket. */
 export function endFlow(core: TcpCore, index: number): void {
@@ -29,9 +32,24 @@ export function endFlow(core: TcpCore, index: number): void {
   releaseStores(core, index);
   // An entry in the room queue is swept only when the queue lets go of it: its descriptor must not wait for that.
   if (core.flows.roomQueued[index] !== 0) closeSocket(core, index);
+  if (core.columns.state[index] === STATE_TIME_WAIT) core.timeWaitCount--;
   core.columns.state[index] = STATE_NONE;
   core.ctx.timers.cancel(index);
   core.flows.retire(index);
+}
+
+/** Both directions are closed, and ours was the last acknowledgement: the guest may not have got it. */
+export function enterTimeWait(core: TcpCore, index: number): void {
+  if (core.timeWaitCount >= Math.trunc(core.flows.capacity / TIME_WAIT_SHARE)) {
+    endFlow(core, index);
+    return;
+  }
+  core.timeWaitCount++;
+  forgetGathered(core, index);
+  releaseStores(core, index);
+  closeSocket(core, index);
+  core.columns.state[index] = STATE_TIME_WAIT;
+  setTimer(core, index, TIMER_TIME_WAIT, core.ctx.nowMs + TIME_WAIT_MS);
 }
 
 /** Ends the flow because the guest has reset it, or will not hear of it any more: the remote sees a reset. */

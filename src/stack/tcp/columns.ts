@@ -20,6 +20,8 @@ export const STATE_SYN_RECEIVED = 3;
 export const STATE_ESTABLISHED = 4;
 /** The host side is gone; a RST has to reach the link, and then the flow ends. */
 export const STATE_RESET = 5;
+/** Over, and without a socket; answers a guest that has missed our last acknowledgement. */
+export const STATE_TIME_WAIT = 6;
 
 /** The flow stands in the turn list and is served when the turn ends. */
 export const FLAG_IN_TURN = 0x1;

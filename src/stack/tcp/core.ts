@@ -50,6 +50,9 @@ export class TcpCore {
   readonly turnFlows: Int32Array;
   turnCount = 0;
 
+  /** Flows in STATE_TIME_WAIT. */
+  timeWaitCount = 0;
+
   readonly spills = new Map<number, Spill>();
   readonly gaps = new Map<number, GapStore>();
   readonly scoreboards = new Map<number, Scoreboard>();

@@ -32,13 +32,14 @@ import {
   STATE_CONNECTING,
   STATE_ESTABLISHED,
   STATE_RESET,
+  STATE_TIME_WAIT,
 } from './columns.ts';
 import { onHostConnected, openFromGuest } from './connect.ts';
 import { addToTurn, TcpCore } from './core.ts';
 import { drainSpill, failHost, flushGathered } from './gather.ts';
 import { receiveInHandshake } from './handshake.ts';
 import { EVENT_PRI } from './host-socket.ts';
-import { isChecksumGood, isClosedBothWays, receiveSegment } from './receive.ts';
+import { isChecksumGood, isClosedBothWays, receiveAfterClose, receiveSegment } from './receive.ts';
 import { writeResetFor } from './segment-writer.ts';
 import { serveTurn } from './service.ts';
 import { fireTimer } from './timers.ts';
@@ -67,13 +68,19 @@ export class TcpModule implements FlowModule {
       return;
     }
     const { columns: c } = core;
-    if (c.state[index] !== STATE_ESTABLISHED) {
+    const state = c.state[index]!;
+    if (state !== STATE_ESTABLISHED && state !== STATE_TIME_WAIT) {
       receiveInHandshake(core, index, meta, headerBytes);
       return;
     }
-    if ((getTcpFlags(core.view, l4) & (TCP_SYN | TCP_ACK)) === TCP_SYN && isClosedBothWays(core, index)) {
+    const flags = getTcpFlags(core.view, l4);
+    if ((flags & (TCP_SYN | TCP_ACK)) === TCP_SYN && isClosedBothWays(core, index)) {
       endFlow(core, index);
       this.inputUnknown(meta, headerBytes);
+      return;
+    }
+    if (state === STATE_TIME_WAIT) {
+      receiveAfterClose(core, index, flags, meta.l4Length - headerBytes);
       return;
     }
     receiveSegment(core, index, meta, headerBytes);
@@ -93,7 +100,7 @@ export class TcpModule implements FlowModule {
     const { core } = this;
     const { columns: c } = core;
     const state = c.state[index]!;
-    if (state === STATE_RESET) return;
+    if (state === STATE_RESET || state === STATE_TIME_WAIT) return;
     if (state === STATE_CONNECTING) {
       if ((events & (EVENT_OUT | EVENT_ERR | EVENT_HUP)) === 0) return;
       if (core.sockets.takeError(core.flows.fd[index]!) !== 0 || (events & EVENT_ERR) !== 0) {

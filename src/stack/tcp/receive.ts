@@ -18,7 +18,7 @@ import { IP_PROTOCOL_TCP } from '../../wire/ip-protocol.ts';
 import { getTcpAck, getTcpFlags, getTcpSeq, getTcpWindow, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from '../../wire/tcp.ts';
 import type { PacketMeta } from '../packet-meta.ts';
 import { takeAcknowledgement } from './acknowledge.ts';
-import { resetHost } from './close.ts';
+import { endFlow, resetHost } from './close.ts';
 import { FLAG_ACK_DUE, FLAG_FIN_ACKED, FLAG_GUEST_FIN, FLAG_GUEST_FIN_SEEN, FLAG_HAS_GAP } from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
 import { flushFlow, flushGathered, gatherPayload, passBytes } from './gather.ts';
@@ -171,6 +171,12 @@ function fillGap(core: TcpCore, index: number): number {
     c.flags[index] = c.flags[index]! & ~FLAG_HAS_GAP;
   }
   return next;
+}
+
+/** Takes a segment of a flow in TIME-WAIT: what asks for an acknowledgement gets the last one again. */
+export function receiveAfterClose(core: TcpCore, index: number, tcpFlags: number, length: number): void {
+  if ((tcpFlags & TCP_RST) !== 0) endFlow(core, index);
+  else if (length > 0 || (tcpFlags & TCP_FIN) !== 0) owe(core, index);
 }
 
 /** Whether both directions are done, so that a new SYN may take the place of the flow. */

@@ -12,7 +12,7 @@
  * delays another by one share, not by its whole window.
  */
 import { SHUT_WRITE } from '../ports.ts';
-import { endFlow, payReset, resetBoth } from './close.ts';
+import { endFlow, enterTimeWait, payReset, resetBoth } from './close.ts';
 import {
   FLAG_ACK_DUE,
   FLAG_FIN_ACKED,
@@ -27,6 +27,7 @@ import {
   STATE_RESET,
   STATE_SYN_RECEIVED,
   STATE_SYN_SENT,
+  STATE_TIME_WAIT,
 } from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
 import { flushGathered } from './gather.ts';
@@ -35,6 +36,9 @@ import { acceptableSeq, writeAck, writeSyn } from './segment-writer.ts';
 import { updateTimer } from './timers.ts';
 import { discardAcknowledged, SENT_FAILED, SENT_NO_ROOM, SENT_SHARE, SENT_WINDOW, transmit } from './transmit.ts';
 import { RCV_SCALE, SYN_WINDOW_BYTES } from './window.ts';
+
+/** Both directions closed, passed on and acknowledged. */
+const FLAGS_ALL_CLOSED = FLAG_GUEST_FIN | FLAG_HOST_SHUT | FLAG_FIN_ACKED;
 
 /** Serves every flow on the turn list until nothing is left to do or the link is full. */
 export function serveTurn(core: TcpCore): void {
@@ -63,6 +67,9 @@ function serveFlow(core: TcpCore, index: number): void {
     case STATE_SYN_SENT:
     case STATE_SYN_RECEIVED:
       serveHandshake(core, index);
+      break;
+    case STATE_TIME_WAIT:
+      acknowledgeIfDue(core, index);
       break;
     case STATE_RESET:
       if (!payReset(core, index)) core.ctx.roomQueue.add(index);
@@ -94,6 +101,14 @@ function serveHandshake(core: TcpCore, index: number): void {
   if (answers) c.rcvEdge[index] = (c.rcvNxt[index]! + SYN_WINDOW_BYTES) >>> 0;
 }
 
+/** @returns false when an acknowledgement is due that the link has no room for */
+function acknowledgeIfDue(core: TcpCore, index: number): boolean {
+  if ((core.columns.flags[index]! & FLAG_ACK_DUE) === 0) return true;
+  if (writeAck(core, index, acceptableSeq(core, index), false)) return true;
+  core.ctx.roomQueue.add(index);
+  return false;
+}
+
 function serveEstablished(core: TcpCore, index: number): void {
   const { columns: c } = core;
   discardAcknowledged(core, index);
@@ -108,13 +123,9 @@ function serveEstablished(core: TcpCore, index: number): void {
     resetBoth(core, index);
     return;
   }
-  if ((flags & FLAG_ACK_DUE) !== 0 && !writeAck(core, index, acceptableSeq(core, index), false)) {
-    core.ctx.roomQueue.add(index);
-  } else if (
-    (flags & (FLAG_GUEST_FIN | FLAG_HOST_SHUT | FLAG_FIN_ACKED)) ===
-    (FLAG_GUEST_FIN | FLAG_HOST_SHUT | FLAG_FIN_ACKED)
-  ) {
-    endFlow(core, index);
+  if (acknowledgeIfDue(core, index) && (flags & FLAGS_ALL_CLOSED) === FLAGS_ALL_CLOSED) {
+    if ((flags & FLAG_ACK_DUE) !== 0) enterTimeWait(core, index);
+    else endFlow(core, index);
     return;
   }
   if (outcome === SENT_NO_ROOM) core.ctx.roomQueue.add(index);

@@ -16,6 +16,8 @@ export const TIMER_IDLE = 5;
 export const TIMER_KEEPALIVE = 6;
 /** A RST waits for room on the link. */
 export const TIMER_RESET = 7;
+/** TIME-WAIT ends. */
+export const TIMER_TIME_WAIT = 8;
 
 /** Arms the flow's timer for `deadlineMs`, whatever it stood for before. */
 export function setTimer(core: TcpCore, index: number, kind: number, deadlineMs: number): void {

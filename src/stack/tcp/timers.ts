@@ -25,6 +25,7 @@ import {
   TIMER_RESET,
   TIMER_RETRANSMIT,
   TIMER_SYN,
+  TIMER_TIME_WAIT,
 } from './timer-kinds.ts';
 import { hasUnsent } from './transmit.ts';
 
@@ -94,8 +95,9 @@ export function fireTimer(core: TcpCore, index: number): void {
     case TIMER_KEEPALIVE:
       onIdleTimeout(core, index);
       break;
+    // A RST that nobody was there for, or TIME-WAIT.
     case TIMER_RESET:
-      // Nobody is there to be told.
+    case TIMER_TIME_WAIT:
       endFlow(core, index);
       break;
   }

@@ -46,9 +46,43 @@ describe('closing', () => {
     expect(h.liveFlows).toBe(1);
     finGuest(conn);
     expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
-    expect(h.liveFlows).toBe(0);
+    expect(conn.socket.state).toBe('closed');
     expect(conn.socket.closedUnread).toBe(false);
     expect(conn.socket.writeShut).toBe(true);
+    // A guest that has missed the acknowledgement gets it again; then the flow is gone.
+    h.advance(300);
+    conn.send('FA', { seq: (conn.guestNext - 1) >>> 0 });
+    expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
+    h.advance(2000);
+    expect(h.liveFlows).toBe(0);
+    expect(h.take()).toEqual([]);
+  });
+
+  it('by the host first gives way to a new connection with the same numbers at once', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.socket.end();
+    h.turn();
+    conn.ourNext = (conn.ourNext + 1) >>> 0;
+    finGuest(conn);
+    h.take();
+    h.send({ flags: 'S', seq: (conn.guestNext + 5000) >>> 0, mss: 1460 });
+    expect(h.sockets.all).toHaveLength(2);
+    expect(h.liveFlows).toBe(1);
+  });
+
+  it('by the host first does not fill the table', () => {
+    const h = new Harness({ capacity: 8 });
+    for (let i = 0; i < 20; i++) {
+      const conn = h.openOut({ srcPort: 50_000 + i });
+      conn.socket.end();
+      h.turn();
+      conn.ourNext = (conn.ourNext + 1) >>> 0;
+      finGuest(conn);
+      h.take();
+    }
+    expect(h.liveFlows).toBe(2);
+    expect(h.sockets.openCount).toBe(0);
   });
 
   it('at once from both sides', () => {
@@ -161,7 +195,7 @@ describe('closing', () => {
     expect([...first.slice(1), ...h.take()].some((s) => s.flags === 'FA')).toBe(true);
     conn.ourNext = (conn.ourNext + 1) >>> 0;
     finGuest(conn);
-    expect(h.liveFlows).toBe(0);
+    expect(conn.socket.state).toBe('closed');
   });
 
   it('gives up on a FIN that is never acknowledged', () => {
@@ -218,7 +252,7 @@ describe('closing', () => {
     h.link.limitRoom(20_000);
     h.turn();
     expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
-    expect(h.liveFlows).toBe(0);
+    expect(conn.socket.state).toBe('closed');
   });
 
   it('with a short answer and the end in one event sends both', () => {
