@@ -305,7 +305,7 @@ describeSuite(`virtio-net guest on the stream netdev of ${stackCommand().name}`,
 
   check('leaves the stack ready for the next guest', async () => {
     // Power failure: no FIN, no RST, a transfer under way.
-    await guest.start(`wget -q -O /dev/null ${REMOTE_URLS.IPv4}/bytes/${20 * SIZE_BYTES}/1`);
+    await guest.start(`wget -q -O /dev/null ${REMOTE_URLS.IPv4}/bytes/${5 * SIZE_BYTES}/1`);
     await guest.stop();
     guest = await bootGuest({ netdev: stack.netdev, mac: GUEST_MAC });
     await guest.check(GET_DHCPV4_LEASE);

@@ -89,9 +89,7 @@ async function fetchKernel(kind: KernelKind, folder: string): Promise<void> {
   // Built beside its place and renamed into it, so that two runs at a time cannot see half a kernel.
   const work = await mkdtemp(join(getCacheFolder(), '.work-'));
   try {
-    const { name, aptOptions } = await resolvePackage(META_PACKAGES[kind], work);
-    // apt as root fetches as another user, which needs to write here; otherwise it warns.
-    await runProcess('apt-get', [...aptOptions, '-q', 'download', name], { cwd: work, timeoutMs: 300_000 });
+    const name = await downloadPackage(META_PACKAGES[kind], work);
     const archive = (await readdir(work)).find((file) => file.endsWith('.deb'));
     if (archive === undefined) throw new Error(`apt-get download left no package ${name}`);
     const unpacked = join(work, 'unpacked');
@@ -109,24 +107,36 @@ async function fetchKernel(kind: KernelKind, folder: string): Promise<void> {
   }
 }
 
-/** What the meta package depends on; with package lists of our own when the machine has none. */
-async function resolvePackage(metaPackage: string, work: string): Promise<{ name: string; aptOptions: string[] }> {
-  const noOptions: string[] = [];
-  let name = await readDependency(metaPackage, noOptions);
-  if (name !== '') return { name, aptOptions: noOptions };
-  const aptOptions: string[] = [];
-  for (const [key, value] of [
-    ['Dir::State::lists', 'lists'],
-    ['Dir::Cache', 'cache'],
-  ] as const) {
-    const path = join(work, value);
-    await mkdir(join(path, value === 'lists' ? 'partial' : 'archives/partial'), { recursive: true });
-    aptOptions.push('-o', `${key}=${path}`);
+/**
+ * Downloads what the meta package depends on into `work`. The machine's package lists may be missing, or older than a
+ * kernel that has been replaced since: then with fresh lists of our own, which needs no root.
+ * @returns the package's name
+ */
+async function downloadPackage(metaPackage: string, work: string): Promise<string> {
+  try {
+    return await downloadDependency(metaPackage, work, []);
+  } catch {
+    const aptOptions = await fetchPackageLists(work);
+    return downloadDependency(metaPackage, work, aptOptions);
   }
-  await runProcess('apt-get', [...aptOptions, '-q', 'update'], { timeoutMs: 300_000 });
-  name = await readDependency(metaPackage, aptOptions);
+}
+
+async function downloadDependency(metaPackage: string, work: string, aptOptions: string[]): Promise<string> {
+  const name = await readDependency(metaPackage, aptOptions);
   if (name === '') throw new Error(`apt knows no package ${metaPackage}`);
-  return { name, aptOptions };
+  await runProcess('apt-get', [...aptOptions, '-q', 'download', name], { cwd: work, timeoutMs: 300_000 });
+  return name;
+}
+
+/** @returns options that make apt use the lists */
+async function fetchPackageLists(work: string): Promise<string[]> {
+  const lists = join(work, 'lists');
+  const cache = join(work, 'cache');
+  await mkdir(join(lists, 'partial'), { recursive: true });
+  await mkdir(join(cache, 'archives/partial'), { recursive: true });
+  const aptOptions = ['-o', `Dir::State::lists=${lists}`, '-o', `Dir::Cache=${cache}`];
+  await runProcess('apt-get', [...aptOptions, '-q', 'update'], { timeoutMs: 300_000 });
+  return aptOptions;
 }
 
 async function readDependency(metaPackage: string, aptOptions: string[]): Promise<string> {
