@@ -11,12 +11,17 @@
 #include "endpoint.h"
 #include "native.h"
 
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
 #ifndef UDP_GRO
 #define UDP_GRO 104
 #endif
 
 enum {
   DATAGRAMS_PER_CALL = 256,
+  /* What udp(7) lets one send be cut into (UDP_MAX_SEGMENTS of kernels before 6.9). */
+  SEGMENTS_PER_SEND = 64,
   /* Room for IP_PKTINFO, IPV6_PKTINFO and UDP_GRO together, with some to spare. */
   CONTROL_BYTES = 128,
   ERROR_CONTROL_BYTES = 512,
@@ -157,6 +162,45 @@ static napi_value native_send_datagrams(napi_env env, napi_callback_info info) {
   return send_list(&call, fd, list, count, &pattern);
 }
 
+/* sendEqualDatagrams(fd, list, count, length) */
+static napi_value native_send_equal_datagrams(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  int32_t fd = next_int(&call);
+  uint32_t list_offset = next_uint(&call);
+  uint32_t count = next_uint(&call);
+  uint32_t length = next_uint(&call);
+  if (count == 0 || count > SEGMENTS_PER_SEND || length == 0 || length > UINT16_MAX) fail_call(&call, EINVAL);
+  if (call.error != 0) return reply_refusal(&call);
+  const uint8_t *list = arena_range(&call, list_offset, (uint64_t)count * 8);
+  if (call.error != 0) return reply_refusal(&call);
+  struct iovec iovecs[SEGMENTS_PER_SEND];
+  for (uint32_t i = 0; i < count; i++) {
+    const uint8_t *pair = list + (size_t)i * 8;
+    uint32_t piece = get_le32(pair + 4);
+    /* The kernel cuts by length alone: any other piece would shift all that follow. */
+    if (piece > length || (piece < length && i + 1 < count)) fail_call(&call, EINVAL);
+    iovecs[i].iov_base = arena_range(&call, get_le32(pair), piece);
+    iovecs[i].iov_len = piece;
+  }
+  if (call.error != 0) return reply_refusal(&call);
+  union control control;
+  memset(&control, 0, sizeof control);
+  uint16_t segment = (uint16_t)length;
+  struct msghdr message = {
+      .msg_iov = iovecs,
+      .msg_iovlen = count,
+      .msg_control = &control,
+      .msg_controllen = CMSG_SPACE(sizeof segment),
+  };
+  struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = IPPROTO_UDP;
+  header->cmsg_type = UDP_SEGMENT;
+  header->cmsg_len = CMSG_LEN(sizeof segment);
+  memcpy(CMSG_DATA(header), &segment, sizeof segment);
+  ssize_t sent = RETRY(sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL));
+  return sent < 0 ? reply(&call, -errno) : reply(&call, count);
+}
+
 /*
  * Makes the packet leave from the address of an endpoint record; a record of family 0 leaves the choice to the kernel.
  * The record's scope goes along for IPv6 only, where a link-local address says nothing without it: for IPv4 it would
@@ -280,6 +324,7 @@ const struct export_row DATAGRAM_IO_EXPORTS[] = {
     {"receiveDatagrams", native_receive_datagrams},
     {"sendDatagrams", native_send_datagrams},
     {"sendDatagramsTo", native_send_datagrams_to},
+    {"sendEqualDatagrams", native_send_equal_datagrams},
     {"sendTo", native_send_to},
     {"receiveError", native_receive_error},
     {NULL, NULL},

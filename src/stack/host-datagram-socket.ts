@@ -14,11 +14,15 @@ import {
   IPV6_UNICAST_HOPS,
   IPV6_V6ONLY,
   SO_BINDTODEVICE,
+  SO_RCVBUF,
   SO_REUSEADDR,
+  SO_SNDBUF,
   SOL_IP,
   SOL_IPV6,
   SOL_SOCKET,
 } from './socket-options.ts';
+
+const BUFFER_BYTES = 4 << 20;
 
 /** Family of the host's socket for a destination in 4 words. */
 export function familyOfAddress(words: Uint32Array, at: number): number {
@@ -68,6 +72,7 @@ export function openConnectedSocket(
     // Or a port bound for IPv6 would catch IPv4 datagrams until it is connected.
     sockets.setOption(fd, SOL_IPV6, IPV6_V6ONLY, 1);
   }
+  if (protocol === 0) enlargeBuffers(ctx, fd);
   if (isPortShared && boundPort !== 0) sockets.setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
   const isRemoteLocal = isLoopback(remote, remoteAt);
   const outbound = family === 4 ? config.ipv4 : config.ipv6;
@@ -80,6 +85,12 @@ export function openConnectedSocket(
   writeEndpoint(view, endpoint, remote, remoteAt, remotePort, scopeOfAddress(ctx, remote, remoteAt));
   const status = sockets.connect(fd, endpoint);
   return status < 0 ? closeWith(ctx, fd, status) : fd;
+}
+
+/** Asks for the largest buffers that the host grants (it cuts the number down to its limits): bursts overflow the default ones. */
+export function enlargeBuffers(ctx: StackContext, fd: number): void {
+  ctx.sockets.setOption(fd, SOL_SOCKET, SO_RCVBUF, BUFFER_BYTES);
+  ctx.sockets.setOption(fd, SOL_SOCKET, SO_SNDBUF, BUFFER_BYTES);
 }
 
 /** @returns false when the bind failed; nothing to bind is a success */

@@ -202,6 +202,13 @@ export interface HostSockets {
    * @returns datagrams taken or -errno
    */
   sendDatagramsTo(fd: number, listOffset: number, count: number, remoteOffset: number, localOffset: number): number;
+  /**
+   * One sendmsg(2) with UDP_SEGMENT (udp(7)) on a connected socket: as `sendDatagrams`, for 1 … 64 datagrams that all have
+   * `lengthBytes`, but for the last, which may be shorter, and 65 000 bytes together at most. The kernel handles them as one until the
+   * last moment. All or none: -EINVAL, -EIO or -EMSGSIZE mean that this path or length does not allow it.
+   * @returns `count` or -errno
+   */
+  sendEqualDatagrams(fd: number, listOffset: number, count: number, lengthBytes: number): number;
   /** sendto(2). @returns bytes or -errno */
   sendTo(fd: number, offset: number, lengthBytes: number, endpointOffset: number): number;
   /**

@@ -15,6 +15,9 @@ export const IPV6_RECVERR = 25;
 export const IPV6_V6ONLY = 26;
 
 export const EPERM = 1;
+export const EIO = 5;
 export const EAGAIN = 11;
 export const EACCES = 13;
+export const EINVAL = 22;
+export const EMSGSIZE = 90;
 export const ENOBUFS = 105;

@@ -35,6 +35,7 @@ export function createHostSockets(native: NativeAddon, arena: Arena, epollFd: nu
     receiveDatagrams: native.receiveDatagrams,
     sendDatagrams: native.sendDatagrams,
     sendDatagramsTo: native.sendDatagramsTo,
+    sendEqualDatagrams: native.sendEqualDatagrams,
     sendTo: native.sendTo,
     receiveError: native.receiveError,
     sum: native.sum,

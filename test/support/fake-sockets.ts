@@ -530,6 +530,11 @@ export class FakeSockets implements HostSockets {
     return count;
   }
 
+  sendEqualDatagrams(fd: number, listOffset: number, count: number, _lengthBytes: number): number {
+    this.find(fd, 'sendEqualDatagrams');
+    return this.sendDatagrams(fd, listOffset, count);
+  }
+
   sendDatagramsTo(fd: number, listOffset: number, count: number, remoteOffset: number, localOffset: number): number {
     const socket = this.find(fd, 'sendDatagramsTo');
     if (socket.pendingError !== 0) return -socket.takeError();

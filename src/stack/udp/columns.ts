@@ -20,6 +20,8 @@ export class UdpColumns {
   readonly seen: Uint8Array;
   /** Payload bytes of the guest's last datagram. */
   readonly lastBytes: Uint16Array;
+  /** 1: the kernel has refused a run of datagrams given as one. */
+  readonly refusesRuns: Uint8Array;
   /** `sumAddresses` of peer and guest. */
   readonly addressSum: Uint16Array;
 
@@ -34,6 +36,7 @@ export class UdpColumns {
     this.hopLimit = new Uint8Array(capacity);
     this.seen = new Uint8Array(capacity);
     this.lastBytes = new Uint16Array(capacity);
+    this.refusesRuns = new Uint8Array(capacity);
     this.addressSum = new Uint16Array(capacity);
   }
 
@@ -45,6 +48,7 @@ export class UdpColumns {
     this.localFamily[index] = 0;
     this.hopLimit[index] = 0;
     this.seen[index] = 0;
+    this.refusesRuns[index] = 0;
     this.lastBytes[index] = 0;
   }
 }

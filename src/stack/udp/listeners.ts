@@ -11,6 +11,7 @@ import { isIpv6LinkLocal, isIpv6Multicast } from '../../wire/ipv6.ts';
 import type { StackContext } from '../context.ts';
 import { getEndpointPort, getEndpointScope, isSameEndpoint, loadEndpointAddress } from '../endpoint.ts';
 import { FLOW_UDP } from '../flow/table.ts';
+import { enlargeBuffers } from '../host-datagram-socket.ts';
 import { createQuotedDatagram } from '../icmp/errors.ts';
 import type { SocketErrors } from '../icmp/socket-errors.ts';
 import {
@@ -23,6 +24,7 @@ import {
 } from '../ports.ts';
 import { EAGAIN, IP_RECVERR, IPV6_RECVERR, SOL_IP, SOL_IPV6 } from '../socket-options.ts';
 import type { UdpColumns } from './columns.ts';
+import { fillQuoted } from './quoted.ts';
 import type { DatagramsToGuest } from './to-guest.ts';
 
 /** Batches read from one listener in one turn; others want to be heard too, and it will be reported again. */
@@ -39,7 +41,7 @@ export class UdpListeners {
   private readonly quoted = createQuotedDatagram();
   private readonly remote = new Uint32Array(4);
   private readonly peer = new Uint32Array(4);
-  /** Listeners whose error queue is on. */
+  /** Listeners that have been read before: their error queue is on and their buffers are large. */
   private readonly prepared = new Set<number>();
   /** Listeners taken off the poller for want of room. */
   private blocked: number[] = [];
@@ -114,6 +116,7 @@ export class UdpListeners {
   }
 
   private prepare(listener: number, fd: number): void {
+    enlargeBuffers(this.ctx, fd);
     // One socket may serve both families; the option of the other one is refused, which is no harm.
     this.ctx.sockets.setOption(fd, SOL_IP, IP_RECVERR, 1);
     this.ctx.sockets.setOption(fd, SOL_IPV6, IPV6_RECVERR, 1);
@@ -242,14 +245,7 @@ export class UdpListeners {
       if (guest === undefined) continue;
       const flow = flows.find(FLOW_UDP, guest, 0, target.guestPort, peer, 0, port);
       if (flow < 0) continue;
-      quoted.family = family;
-      quoted.protocol = IP_PROTOCOL_UDP;
-      quoted.guestPort = target.guestPort;
-      quoted.peerPort = port;
-      quoted.hopLimit = this.columns.hopLimit[flow]!;
-      quoted.payloadOffset = socketErrors.payloadOffset;
-      quoted.payloadBytes = bytes;
-      quoted.fullPayloadBytes = Math.max(this.columns.lastBytes[flow]!, bytes);
+      fillQuoted(quoted, flows, this.columns, flow, socketErrors.payloadOffset, bytes);
       socketErrors.tell(quoted, remote, 0, flows.guestAddress, flow * 4, flows.peerAddress, flow * 4);
     }
   }

@@ -16,7 +16,7 @@
  * 127.0.0.2 may look the same to the guest.
  *
  * **Batches.** Datagrams of one flow that follow each other in one read of the link leave in one sendmmsg, from where they
- * were read to. What waits in a host socket is received up to 64 at a time.
+ * were read to; where they have one length, the kernel gets them as one (UDP_SEGMENT). What waits in a host socket is received up to 64 at a time.
  *
  * **Errors** of the host's sockets become ICMP errors to the guest; its TTL or hop limit is the host socket's. So traceroute works.
  *
@@ -30,7 +30,6 @@ import { IPV4_BROADCAST } from '../../wire/ipv4.ts';
 import { isIpv6Multicast, isIpv6Unspecified } from '../../wire/ipv6.ts';
 import { getUdpDstPort, getUdpLength, getUdpSrcPort, UDP_HEADER_BYTES } from '../../wire/udp.ts';
 import type { FlowModule, StackContext } from '../context.ts';
-import { clearEndpoint, writeEndpoint } from '../endpoint.ts';
 import { FLOW_UDP } from '../flow/table.ts';
 import { GuestPackets } from '../fragment/guest-packets.ts';
 import {
@@ -41,13 +40,12 @@ import {
   setHopLimit,
 } from '../host-datagram-socket.ts';
 import { createQuotedDatagram, type IcmpErrorSender } from '../icmp/errors.ts';
-import { REASON_HOST, reasonOfErrno } from '../icmp/reasons.ts';
+import { reasonOfErrno } from '../icmp/reasons.ts';
 import { SocketErrors } from '../icmp/socket-errors.ts';
 import type { PacketMeta } from '../packet-meta.ts';
 import {
   DATAGRAM_META_SOURCE,
   ENDPOINT_ADDRESS,
-  ENDPOINT_BYTES,
   ENDPOINT_PORT,
   EVENT_EDGE,
   EVENT_ERR,
@@ -55,16 +53,16 @@ import {
   KIND_UDP,
   MAP_REFUSED,
 } from '../ports.ts';
-import { EAGAIN, ENOBUFS } from '../socket-options.ts';
+import { EAGAIN } from '../socket-options.ts';
 import { SEEN_BOTH, SEEN_FROM_GUEST, SEEN_FROM_HOST, UdpColumns } from './columns.ts';
 import { UdpListeners } from './listeners.ts';
+import { fillQuoted } from './quoted.ts';
 import { DatagramsToGuest } from './to-guest.ts';
+import { DatagramsToHost } from './to-host.ts';
 
 const ONE_WAY_TIMEOUT_MS = 30_000;
 const TWO_WAY_TIMEOUT_MS = 120_000;
 
-/** Datagrams of one flow sent together; one sendmmsg takes 1024 at most (UIO_MAXIOV). */
-const MAX_BATCH = 1024;
 /** Entries taken from an error queue at a time; a queue that long is a flood. */
 const MAX_ERRORS = 256;
 const LOG_INTERVAL_MS = 10_000;
@@ -72,6 +70,7 @@ const LOG_INTERVAL_MS = 10_000;
 export class UdpModule implements FlowModule {
   private readonly ctx: StackContext;
   private readonly columns: UdpColumns;
+  private readonly toHost: DatagramsToHost;
   private readonly toGuest: DatagramsToGuest;
   private readonly listeners: UdpListeners;
   private readonly icmpErrors: IcmpErrorSender;
@@ -81,25 +80,16 @@ export class UdpModule implements FlowModule {
   /** At most this share of the flow table: a flood of datagrams must leave room for connections. */
   private readonly maxFlows: number;
 
-  /** Datagrams that wait to leave: pairs of u32 LE (offset, length), all of `pendingFlow`. */
-  private readonly list: number;
-  private pendingFlow = -1;
-  private pendingCount = 0;
-  /** Remote and local endpoint for sends by a listener. */
-  private readonly remoteEndpoint: number;
-  private readonly localEndpoint: number;
   private readonly remote = new Uint32Array(4);
 
   constructor(ctx: StackContext, icmpErrors: IcmpErrorSender) {
     this.ctx = ctx;
     this.columns = new UdpColumns(ctx.flows.capacity);
+    this.toHost = new DatagramsToHost(ctx, this.columns, icmpErrors, (index) => this.touch(index, SEEN_FROM_GUEST));
     this.toGuest = new DatagramsToGuest(ctx, new GuestPackets(ctx));
     this.icmpErrors = icmpErrors;
     this.socketErrors = new SocketErrors(ctx, icmpErrors);
     this.maxFlows = Math.ceil(ctx.flows.capacity / 2);
-    this.list = ctx.arena.allocate(MAX_BATCH * 8);
-    this.remoteEndpoint = ctx.arena.allocate(ENDPOINT_BYTES);
-    this.localEndpoint = ctx.arena.allocate(ENDPOINT_BYTES);
     this.listeners = new UdpListeners(ctx, this.columns, this.toGuest, this.socketErrors, this.maxFlows, (index) =>
       this.touch(index, SEEN_FROM_HOST),
     );
@@ -115,39 +105,33 @@ export class UdpModule implements FlowModule {
     let index = flows.find(FLOW_UDP, meta.source, 0, guestPort, meta.destination, 0, peerPort);
     if (index >= 0 && columns.via[index] !== 0 && ctx.forwards.fdOf(columns.via[index]! - 1) < 0) {
       // Its forward was removed.
-      this.flush();
+      this.toHost.flush();
       flows.retire(index);
       index = -1;
     }
     if (index < 0) {
       // What waits may be of the flow that the table now has no room for.
-      this.flush();
+      this.toHost.flush();
       index = this.openFlow(meta, guestPort, peerPort);
       if (index < 0) return;
     }
     const { hopLimit } = meta;
-    if (index !== this.pendingFlow || this.pendingCount === MAX_BATCH || hopLimit !== columns.hopLimit[index]) {
-      this.flush();
-      this.pendingFlow = index;
-      if (hopLimit !== columns.hopLimit[index]) {
-        // A listener's socket serves many: what it sends goes with the host's own.
-        if (hopLimit !== 0 && columns.via[index] === 0) {
-          setHopLimit(ctx, flows.fd[index]!, familyOfAddress(columns.remoteAddress, index * 4), hopLimit);
-        }
-        columns.hopLimit[index] = hopLimit;
+    if (hopLimit !== columns.hopLimit[index]) {
+      this.toHost.flush();
+      // A listener's socket serves many: what it sends goes with the host's own.
+      if (hopLimit !== 0 && columns.via[index] === 0) {
+        setHopLimit(ctx, flows.fd[index]!, familyOfAddress(columns.remoteAddress, index * 4), hopLimit);
       }
+      columns.hopLimit[index] = hopLimit;
     }
-    const pair = this.list + this.pendingCount * 8;
     const payloadBytes = getUdpLength(view, udp) - UDP_HEADER_BYTES;
-    view.setUint32(pair, udp + UDP_HEADER_BYTES, true);
-    view.setUint32(pair + 4, payloadBytes, true);
-    this.pendingCount++;
+    this.toHost.add(index, udp + UDP_HEADER_BYTES, payloadBytes);
     columns.lastBytes[index] = payloadBytes;
   }
 
   /** The bytes of the packets taken so far are about to be overwritten. */
   endInput(): void {
-    this.flush();
+    this.toHost.flush();
   }
 
   /** A forwarded port's socket has datagrams or errors. */
@@ -170,14 +154,11 @@ export class UdpModule implements FlowModule {
   }
 
   onRelease(index: number): void {
-    if (this.pendingFlow === index) {
-      this.pendingFlow = -1;
-      this.pendingCount = 0;
-    }
+    this.toHost.forget(index);
   }
 
   endTurn(): void {
-    this.flush();
+    this.toHost.flush();
     this.listeners.endTurn();
   }
 
@@ -245,82 +226,16 @@ export class UdpModule implements FlowModule {
     return !(isOnLink && (to & hostMask) >>> 0 === hostMask);
   }
 
-  /** Sends what waits. Each datagram is tried twice: the first failure may be the news of an earlier one (ip(7)). */
-  private flush(): void {
-    let left = this.pendingCount;
-    if (left === 0) return;
-    this.pendingCount = 0;
-    const { ctx, pendingFlow: index } = this;
-    if (!ctx.flows.isLive(index)) return;
-    let at = this.list;
-    let failures = 0;
-    while (left > 0) {
-      const sent = this.send(index, at, left);
-      if (sent > 0) {
-        at += sent * 8;
-        left -= sent;
-        failures = 0;
-      } else if (sent === -EAGAIN || sent === -ENOBUFS) {
-        ctx.counters.udpDropped += left;
-        break;
-      } else if (++failures === 2) {
-        ctx.counters.udpDropped++;
-        this.tellFailure(index, at, -sent);
-        at += 8;
-        left--;
-        failures = 0;
-      }
-    }
-    this.touch(index, SEEN_FROM_GUEST);
-  }
-
-  private send(index: number, list: number, count: number): number {
-    const { ctx, columns } = this;
-    const via = columns.via[index]!;
-    if (via === 0) return ctx.sockets.sendDatagrams(ctx.flows.fd[index]!, list, count);
-    const { view } = ctx;
-    const { remoteEndpoint, localEndpoint } = this;
-    const port = columns.remotePort[index]!;
-    writeEndpoint(view, remoteEndpoint, columns.remoteAddress, index * 4, port, columns.remoteScope[index]!);
-    if (columns.localFamily[index] === 0) clearEndpoint(view, localEndpoint);
-    else writeEndpoint(view, localEndpoint, columns.localAddress, index * 4, 0, columns.localScope[index]!);
-    return ctx.sockets.sendDatagramsTo(ctx.forwards.fdOf(via - 1), list, count, remoteEndpoint, localEndpoint);
-  }
-
-  /** A send that failed by itself leaves nothing in the error queue. */
-  private tellFailure(index: number, pair: number, errno: number): void {
-    const { ctx, quoted } = this;
-    const reason = reasonOfErrno(errno);
-    if (reason < 0 || reason > REASON_HOST) return;
-    const { flows, view } = ctx;
-    this.fillQuoted(index, view.getUint32(pair, true), view.getUint32(pair + 4, true));
-    const { guestAddress, peerAddress } = flows;
-    this.icmpErrors.sendReason(quoted, reason, guestAddress, index * 4, peerAddress, index * 4);
-  }
-
   private readErrors(index: number): void {
     const { ctx, columns, socketErrors, quoted } = this;
     const { flows } = ctx;
     for (let i = 0; i < MAX_ERRORS; i++) {
       const bytes = socketErrors.take(flows.fd[index]!);
       if (bytes < 0) return;
-      this.fillQuoted(index, socketErrors.payloadOffset, bytes);
+      fillQuoted(quoted, flows, columns, index, socketErrors.payloadOffset, bytes);
       const at = index * 4;
       socketErrors.tell(quoted, columns.remoteAddress, at, flows.guestAddress, at, flows.peerAddress, at);
     }
-  }
-
-  private fillQuoted(index: number, payloadOffset: number, payloadBytes: number): void {
-    const { quoted, columns } = this;
-    const { flows } = this.ctx;
-    quoted.family = flows.family[index]!;
-    quoted.protocol = IP_PROTOCOL_UDP;
-    quoted.guestPort = flows.guestPort[index]!;
-    quoted.peerPort = flows.peerPort[index]!;
-    quoted.hopLimit = columns.hopLimit[index]!;
-    quoted.payloadOffset = payloadOffset;
-    quoted.payloadBytes = payloadBytes;
-    quoted.fullPayloadBytes = Math.max(columns.lastBytes[index]!, payloadBytes);
   }
 
   /** Takes what has come for a flow with a socket of its own, as far as the link has room. */

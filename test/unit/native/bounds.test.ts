@@ -59,6 +59,7 @@ describe('arena ranges', () => {
       receiveDatagrams: (n) => native.receiveDatagrams(datagram, n(), n(), n(), n(), n()),
       sendDatagrams: (n) => native.sendDatagrams(datagram, n(), n()),
       sendDatagramsTo: (n) => native.sendDatagramsTo(datagram, n(), n(), n(), n()),
+      sendEqualDatagrams: (n) => native.sendEqualDatagrams(datagram, n(), n(), n()),
       sendTo: (n) => native.sendTo(datagram, n(), n(), n()),
       receiveError: (n) => native.receiveError(datagram, n(), n(), n()),
       getName: (n) => native.getName(datagram, n()),

@@ -44,7 +44,7 @@ function measureFromGuest(family: 4 | 6): number {
   meta.hopLimit = 64;
   meta.source.set(ip(GUEST[family]));
   meta.destination.set(ip(PEER[family]));
-  stack.sockets.sendDatagrams = (_fd, _list, count) => count;
+  stack.sockets.sendEqualDatagrams = (_fd, _list, count) => count;
   return measure((batches) => {
     for (let batch = 0; batch < batches; batch++) {
       for (let i = 0; i < BATCH; i++) stack.udp.input(meta);

@@ -55,6 +55,25 @@ describe('a datagram from the guest', () => {
     );
   });
 
+  it('leaves as one with others of its length, and alone where the kernel refuses that', () => {
+    const packets = (length: number) =>
+      Array.from({ length: 40 }, (_, i) => udpPacket(GUEST_4, 4000, PEER_4, 53, pattern(length, i)));
+    const data = (length: number) => Array.from({ length: 40 }, (_, i) => pattern(length, i));
+    const { sockets } = stack;
+    stack.fromGuest(...packets(1000), udpPacket(GUEST_4, 4000, PEER_4, 53, text('last')));
+    expect(sockets.calls.get('sendEqualDatagrams')).toBe(1);
+    expect(sockets.last.sentDatagrams.map((d) => d.data)).toEqual([...data(1000), text('last')]);
+    let asked = 0;
+    sockets.sendEqualDatagrams = () => {
+      asked++;
+      return -90;
+    };
+    sockets.last.sentDatagrams.length = 0;
+    stack.fromGuest(...packets(1400), ...packets(1200));
+    expect(sockets.last.sentDatagrams.map((d) => d.data)).toEqual([...data(1400), ...data(1200)]);
+    expect(asked).toBe(1);
+  });
+
   it('keeps its place among flows that alternate', () => {
     stack.fromGuest(
       udpPacket(GUEST_4, 4000, PEER_4, 53, text('a1')),
