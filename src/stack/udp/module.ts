@@ -24,7 +24,7 @@
  * host's kernel makes new ones. The guest's "don't fragment" is not handed on: the kernel does path MTU
  * discovery itself and cuts what is too long. A full host socket drops, as any router does; multicast and broadcast go nowhere.
  */
-import { createLogGate, warnGated } from '../../base/logger.ts';
+import { createLogGate, passLogGate, takeSuppressed } from '../../base/logger.ts';
 import { IP_PROTOCOL_UDP } from '../../wire/ip-protocol.ts';
 import { IPV4_BROADCAST } from '../../wire/ipv4.ts';
 import { isIpv6Multicast, isIpv6Unspecified } from '../../wire/ipv6.ts';
@@ -65,6 +65,8 @@ const TWO_WAY_TIMEOUT_MS = 120_000;
 
 /** Entries taken from an error queue at a time; a queue that long is a flood. */
 const MAX_ERRORS = 256;
+/** Batches taken from one socket in one turn: a flood must not keep others waiting. */
+const BATCHES_PER_TURN = 8;
 const LOG_INTERVAL_MS = 10_000;
 
 export class UdpModule implements FlowModule {
@@ -190,7 +192,10 @@ export class UdpModule implements FlowModule {
       counters.udpUndeliverable++;
       const reason = reasonOfErrno(-fd);
       if (reason >= 0) this.icmpErrors.sendAbout(meta, reason, 0);
-      else warnGated(ctx.log, this.openGate, ctx.nowMs, `no socket for a UDP flow of the guest: errno ${-fd}`);
+      else if (passLogGate(this.openGate, ctx.nowMs)) {
+        const more = takeSuppressed(this.openGate);
+        ctx.log.warn(`no socket for a UDP flow of the guest: errno ${-fd} (${more} more since the last line)`);
+      }
       return -1;
     }
     const index = flows.open(FLOW_UDP, meta.family, meta.source, 0, guestPort, meta.destination, 0, peerPort);
@@ -238,15 +243,16 @@ export class UdpModule implements FlowModule {
     }
   }
 
-  /** Takes what has come for a flow with a socket of its own, as far as the link has room. */
+  /** Takes what has come for a flow with a socket of its own, as far as the link has room and others' turn allows. */
   private receive(index: number): void {
     const { ctx, toGuest } = this;
     const fd = ctx.flows.fd[index]!;
     if (fd < 0) return;
     let failures = 0;
-    for (;;) {
+    for (let batches = 0; ; batches++) {
       const limit = toGuest.batchLimit();
-      if (limit === 0) {
+      if (limit === 0 || batches === BATCHES_PER_TURN) {
+        // The poller tells of these datagrams once only; the queue brings us back.
         ctx.roomQueue.add(index);
         return;
       }

@@ -121,6 +121,17 @@ describe('an answer from the host', () => {
     expect(stack.ctx.counters.droppedNoRoom).toBe(0);
   });
 
+  it('waits for the next turn behind 512 others', () => {
+    const socket = openFlow(stack, GUEST_4, PEER_4);
+    for (let i = 0; i < 1000; i++) socket.deliverDatagram({ source: endpoint(PEER_4, 53), data: pattern(10) });
+    socket.edge = false;
+    stack.udp.onHostEvent(0, 1);
+    expect(socket.datagrams).toHaveLength(488);
+    stack.endTurn();
+    expect(socket.datagrams).toHaveLength(0);
+    expect(stack.takePackets()).toHaveLength(1000);
+  });
+
   it('is thrown away while no guest is there', () => {
     const socket = openFlow(stack, GUEST_4, PEER_4);
     stack.link.connected = false;
