@@ -2,6 +2,7 @@
 import { createBuiltInGuest } from './built-in-guest.ts';
 import type { DemoGuest, GuestKind } from './demo-guest.ts';
 import { createNamespaceGuest, lackForNamespaceGuest } from './namespace-guest.ts';
+import { createQemuGuest, lackForQemuGuest } from './qemu-guest.ts';
 
 /** A kind of guest that can be had. */
 export interface GuestChoice {
@@ -24,6 +25,7 @@ export async function listGuestChoices(): Promise<Choices> {
     if (lack === undefined) possible.push({ kind, create });
     else lacking.push({ kind, reason: lack });
   };
+  offer('qemu', lackForQemuGuest(), createQemuGuest);
   offer('namespace', lackForNamespaceGuest(), createNamespaceGuest);
   offer('built-in', undefined, async (fd) => createBuiltInGuest(fd));
   return { possible, lacking };

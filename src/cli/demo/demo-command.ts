@@ -45,11 +45,23 @@ export async function runDemoCommand(argv: readonly string[]): Promise<number> {
   const [operand] = given.operands;
   if (operand !== undefined) throw new PasselError('PASSEL_E_OPERAND', { value: operand, expected: 'options only' });
   const choices = await listGuestChoices();
-  return showDemo(pickChoice(choices, given.last('guest')), choices);
+  const wanted = given.last('guest');
+  if (wanted !== undefined) return showDemo(pickChoice(choices, wanted), choices);
+  for (const choice of choices.possible) {
+    try {
+      return await showDemo(choice, choices);
+    } catch (error) {
+      if (!(error instanceof GuestStartError)) throw error;
+      print(`A guest of kind '${choice.kind}' could not be started (${error.message}): trying the next kind.\n\n`);
+    }
+  }
+  throw new PasselError('PASSEL_E_DEMO', { step: 'every kind of guest', reason: 'see above' });
 }
 
-function pickChoice(choices: Choices, wanted: string | undefined): GuestChoice {
-  if (wanted === undefined) return choices.possible[0]!;
+/** A guest looked possible and was not: another kind may be. */
+class GuestStartError extends Error {}
+
+function pickChoice(choices: Choices, wanted: string): GuestChoice {
   const choice = choices.possible.find((each) => each.kind === wanted);
   if (choice !== undefined) return choice;
   const reason = choices.lacking.find((each) => each.kind === wanted)?.reason ?? 'not possible here';
@@ -71,7 +83,9 @@ async function showDemo(choice: GuestChoice, choices: Choices): Promise<number> 
       'passel demo: a guest, the passel-passt network stack in a process of its own, and servers on this host.\n\n',
     );
     print(choice.kind === 'qemu' ? 'Starting a virtual machine ...\n' : '');
-    guest = await choice.create(guestEnd);
+    guest = await choice.create(guestEnd).catch((error: unknown) => {
+      throw new GuestStartError(reasonOf(error));
+    });
     print(`The guest is ${guest.title}.\n\n`);
     const failures = await showScenes({
       guest,
@@ -127,7 +141,7 @@ async function showScenes(context: DemoContext): Promise<number> {
         continue;
       }
       failures++;
-      print(`  FAIL  ${label}  ${reasonOf(error)}\n`);
+      print(`  FAIL  ${label}  ${reasonOf(error).split('\n').at(-1)}\n`);
     }
   }
   return failures;

@@ -24,6 +24,8 @@ export interface DemoHost {
   readonly sinkPort: number;
   /** Address of the demo's own resolver; undefined: port 53 may not be bound here. */
   readonly resolver: string | undefined;
+  /** Fulfilled with the number of bytes when the next client of the sink has sent everything. */
+  nextUpload(): Promise<number>;
   close(): void;
 }
 
@@ -48,7 +50,8 @@ export async function startDemoHost(sourceBytes: number): Promise<DemoHost> {
   };
   const page = await listenBoth(() => createHttpServer((_request, response) => response.end(PAGE)));
   const source = await listenBoth(() => createServer((socket) => sendZeros(socket, sourceBytes)));
-  const sink = await listenBoth(() => createServer((socket) => swallow(socket)));
+  let onUpload: (bytes: number) => void = () => {};
+  const sink = await listenBoth(() => createServer((socket) => swallow(socket, (bytes) => onUpload(bytes))));
   const resolver = await startResolver();
   return {
     hasIpv6: page.hasIpv6 && source.hasIpv6 && sink.hasIpv6,
@@ -56,6 +59,10 @@ export async function startDemoHost(sourceBytes: number): Promise<DemoHost> {
     sourcePort: source.port,
     sinkPort: sink.port,
     resolver: resolver === undefined ? undefined : RESOLVER_ADDRESS,
+    nextUpload: () =>
+      new Promise((resolve) => {
+        onUpload = resolve;
+      }),
     close() {
       for (const server of servers) server.close();
       resolver?.close();
@@ -81,9 +88,13 @@ function sendZeros(socket: Socket, bytes: number): void {
 }
 
 /** Reads to the end; `net` then ends our direction, which tells the guest that everything has arrived. */
-function swallow(socket: Socket): void {
+function swallow(socket: Socket, onEnd: (bytes: number) => void): void {
+  let total = 0;
   socket.on('error', () => {});
-  socket.resume();
+  socket.on('data', (chunk) => {
+    total += chunk.length;
+  });
+  socket.on('end', () => onEnd(total));
 }
 
 async function startResolver(): Promise<UdpSocket | undefined> {

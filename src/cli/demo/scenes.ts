@@ -1,7 +1,7 @@
 /** What the demo shows, in order. A scene returns the line that it adds to its title, or throws. */
 import { once } from 'node:events';
 import { connect } from 'node:net';
-import type { DemoGuest, Lease } from './demo-guest.ts';
+import { type DemoGuest, type Lease, withTimeout } from './demo-guest.ts';
 import { DEMO_NAME, DEMO_NAME_ADDRESS, type DemoHost, PAGE } from './demo-host.ts';
 import type { DemoStack } from './demo-stack.ts';
 
@@ -125,7 +125,12 @@ export const SCENES: readonly Scene[] = [
     needsIpv6: false,
     run(context) {
       const router = routerOf(context);
-      return measure(context, () => context.guest.upload(router, context.host.sinkPort, context.transferBytes));
+      return measure(context, async () => {
+        const received = context.host.nextUpload();
+        await context.guest.upload(router, context.host.sinkPort, context.transferBytes);
+        const bytes = await withTimeout('the end of the upload', 30_000, received);
+        if (bytes !== context.transferBytes) throw new Error(`${bytes} of ${context.transferBytes} bytes arrived`);
+      });
     },
   },
 ];
