@@ -248,7 +248,8 @@ export function writeDataBatch(
   const headerBytes = ETHERNET_HEADER_BYTES + ipBytes + TCP_HEADER_BYTES;
 
   let frame = frameOffset;
-  let number = seq;
+  // Signed, since that is never an object, even before the loop is compiled.
+  let number = seq | 0;
   let sums = core.sumsOffset;
   let frames = 0;
   for (let left = totalBytes; left > 0; ) {
@@ -299,7 +300,7 @@ export function writeDataBatch(
       commitPadded(ctx, frame, length);
     }
     frame += strideBytes;
-    number = (number + payload) >>> 0;
+    number = (number + payload) | 0;
     sums += 4;
   }
   counters.hostFrames += frames;

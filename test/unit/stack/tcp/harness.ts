@@ -236,7 +236,8 @@ export class Harness {
     this.turn();
   }
 
-  private input(offset: number, length: number): void {
+  /** Hands in the frame at `offset`, without a link. */
+  input(offset: number, length: number): void {
     const { meta, arena } = this;
     const { view } = arena;
     meta.frameOffset = offset;
@@ -248,8 +249,8 @@ export class Harness {
       meta.family = 4;
       meta.l4Offset = l3 + 20;
       meta.l4Length = view.getUint16(l3 + 2) - 20;
-      meta.source.set([0, 0, 0xffff, view.getUint32(l3 + 12)]);
-      meta.destination.set([0, 0, 0xffff, view.getUint32(l3 + 16)]);
+      setMapped(meta.source, view.getUint32(l3 + 12));
+      setMapped(meta.destination, view.getUint32(l3 + 16));
     } else {
       meta.family = 6;
       meta.l4Offset = l3 + 40;
@@ -530,4 +531,11 @@ export function parseFrame(frame: Uint8Array): Segment {
     at += length;
   }
   return segment;
+}
+
+function setMapped(words: Uint32Array, address: number): void {
+  words[0] = 0;
+  words[1] = 0;
+  words[2] = 0xffff;
+  words[3] = address;
 }
