@@ -4,7 +4,7 @@ import { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { reasonOf } from '../../base/errors.ts';
 import { loadNative } from '../../sys/native.ts';
-import { CLONE_NEWNET, CLONE_NEWUSER, findProgram, listEnvironment, startProgram } from '../../sys/process.ts';
+import { CLONE_NEWNET, CLONE_NEWUSER, listEnvironment, startProgram } from '../../sys/process.ts';
 import { createSocketPair } from '../../sys/unix-socket.ts';
 import type { DemoGuest } from './demo-guest.ts';
 import { AGENT_CONTROL_FD, AGENT_FRAME_FD, type AgentMethods } from './namespace-agent.ts';
