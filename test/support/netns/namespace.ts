@@ -1,9 +1,9 @@
 /**
  * Network namespaces for tests.
  *
- * A namespace lives as long as a small process in it, the holder: `unshare … sh`, which becomes `cat` on a pipe from us.
+ * A namespace lives as long as a small process in it, the holder: `unshare … sh`, which waits on a pipe from us.
  * No name under /run/netns, no root needed (an ordinary user gets one user namespace that owns all of them), and when the
- * test runner dies, even by SIGKILL, the pipe closes, the holder ends and the kernel frees everything.
+ * test runner dies, even by SIGKILL, the pipe closes, the holder ends what still runs inside and the kernel frees everything.
  *
  * Every namespace has its own mount namespace too, so that a test can put its own file over /etc/resolv.conf.
  */
@@ -75,6 +75,13 @@ async function getUserPrefix(): Promise<string[]> {
   return ['nsenter', '-t', String(holder.pid), '-U', '--preserve-credentials', '--'];
 }
 
+/** In the holder, when our end of its pipe closes without {@link Namespace.close}: the runner died, others must not stay. */
+const END_THE_REST = `while read -r line; do :; done
+own=$(readlink /proc/self/ns/net)
+for pid in $(ls -l /proc/[0-9]*/ns/net 2> /dev/null | grep -F "$own" | sed 's#.*/proc/\\([0-9]*\\)/ns/net.*#\\1#'); do
+  [ $pid = $$ ] || kill -9 $pid 2> /dev/null
+done`;
+
 /** Creates an empty namespace with loopback up. Duplicate address detection is off: a test's addresses work at once. */
 export async function createNamespace(name: string): Promise<Namespace> {
   const prefix = await getUserPrefix();
@@ -83,8 +90,8 @@ export async function createNamespace(name: string): Promise<Namespace> {
     'echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad',
     'echo 0 > /proc/sys/net/ipv6/conf/all/accept_dad',
     'echo ready',
-    'exec cat',
-  ].join('; ');
+    END_THE_REST,
+  ].join('\n');
   const line = [...prefix, 'unshare', '-n', '-m', '--', 'sh', '-c', script];
   const holder = await startHolder(line[0] as string, line.slice(1));
   const netId = readlinkSync(`/proc/${holder.pid}/ns/net`);
@@ -119,7 +126,6 @@ export async function createNamespace(name: string): Promise<Namespace> {
       await Promise.all([...children].map((child) => stopChild(child)));
       for (const pid of processes()) killQuietly(pid);
       holder.child.ref();
-      holder.child.stdin?.end();
       holder.child.kill('SIGKILL');
       await waitForExit(holder.child);
     },
