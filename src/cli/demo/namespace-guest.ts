@@ -39,9 +39,8 @@ function probeNamespaces(): NamespaceRequest | string {
   let reason = '';
   for (const request of listRequests()) {
     try {
-      startProgram(loadNative(), { file: findProgram('true'), args: ['true'], env: [], ...request }).ended.catch(
-        () => {},
-      );
+      const probe = { file: process.execPath, args: ['node', '--eval', ''], env: [] };
+      startProgram(loadNative(), { ...probe, ...request }).ended.catch(() => {});
       return request;
     } catch (error) {
       reason = `network namespaces are not allowed (${reasonOf(error)})`;
