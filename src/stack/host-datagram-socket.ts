@@ -5,7 +5,7 @@
 import { isIpv4Mapped } from '../wire/ipv4.ts';
 import { isIpv6LinkLocal } from '../wire/ipv6.ts';
 import type { StackContext } from './context.ts';
-import { writeEndpoint, writeWildcardEndpoint } from './endpoint.ts';
+import { getEndpointPort, writeEndpoint, writeWildcardEndpoint } from './endpoint.ts';
 import { ENDPOINT_ADDRESS, SOCKET_DGRAM } from './ports.ts';
 import {
   IP_RECVERR,
@@ -84,7 +84,21 @@ export function openConnectedSocket(
   if (!bindLocal(ctx, fd, family, isRemoteLocal, boundPort)) bindLocal(ctx, fd, family, isRemoteLocal, 0);
   writeEndpoint(view, endpoint, remote, remoteAt, remotePort, scopeOfAddress(ctx, remote, remoteAt));
   const status = sockets.connect(fd, endpoint);
-  return status < 0 ? closeWith(ctx, fd, status) : fd;
+  if (status < 0) return closeWith(ctx, fd, status);
+  if (boundPort === 0 || boundPort !== remotePort || !isOwnPeer(ctx, fd, remote, remoteAt, remotePort)) return fd;
+  // From a port of the host to the same one, with nobody else there, a socket talks to itself: the guest would hear its own echo.
+  sockets.close(fd);
+  return openConnectedSocket(ctx, protocol, remote, remoteAt, remotePort, 0, isPortShared);
+}
+
+function isOwnPeer(ctx: StackContext, fd: number, remote: Uint32Array, remoteAt: number, remotePort: number): boolean {
+  const { view, endpoint, sockets } = ctx;
+  if (sockets.getName(fd, endpoint) < 0 || getEndpointPort(view, endpoint) !== remotePort) return false;
+  if (isIpv4Mapped(remote, remoteAt)) return view.getUint32(endpoint + ENDPOINT_ADDRESS) === remote[remoteAt + 3];
+  for (let i = 0; i < 4; i++) {
+    if (view.getUint32(endpoint + ENDPOINT_ADDRESS + 4 * i) !== remote[remoteAt + i]) return false;
+  }
+  return true;
 }
 
 /** Asks for the largest buffers that the host grants (it cuts the number down to its limits): bursts overflow the default ones. */

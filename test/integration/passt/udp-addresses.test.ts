@@ -6,6 +6,8 @@ import { FAMILIES, itExceptOnDebian, rigSuite } from '../../support/rig-suite.ts
 
 const SECOND = { IPv4: '192.0.2.16', IPv6: '2001:db8:1::16' } as const;
 
+const any = (family: keyof typeof SECOND): string => (family === 'IPv4' ? '0.0.0.0' : '::');
+
 rigSuite('addresses of datagrams', () => {
   let rig: Rig;
   beforeAll(async () => {
@@ -16,7 +18,7 @@ rigSuite('addresses of datagrams', () => {
   });
   afterAll(() => rig?.close());
 
-  for (const { family, remote, own, loopback } of FAMILIES) {
+  for (const { family, remote, gateway, own, loopback } of FAMILIES) {
     itExceptOnDebian(
       'it answers from the first address',
       `answers leave from the address of the host that was written to, over ${family}`,
@@ -33,8 +35,7 @@ rigSuite('addresses of datagrams', () => {
 
     it(`two programs of the host reach the guest from different loopback ports, over ${family}`, async () => {
       // The host's loopback appears as the router, over IPv6 a link-local address, and speaks to the guest's own one.
-      const any = family === 'IPv4' ? '0.0.0.0' : '::';
-      const echo = await startListener(rig.guest, 'udp-listen', { addr: any, port: 6001, echo: true });
+      const echo = await startListener(rig.guest, 'udp-listen', { addr: any(family), port: 6001, echo: true });
       const send = (port: number) =>
         runPeer(rig.host, 'udp-send', {
           addr: loopback,
@@ -57,6 +58,22 @@ rigSuite('addresses of datagrams', () => {
       expect((await first.stop()).sources).toEqual([`${own},4573`]);
       expect((await second.stop()).sources).toEqual([`${own},4573`]);
     });
+
+    itExceptOnDebian(
+      'it does not read the error queue',
+      `a closed port of the host is closed from the same port of the guest too, over ${family}`,
+      async () => {
+        const options = {
+          addr: gateway,
+          port: 7010,
+          bind: `${any(family)},7010`,
+          'expect-echo': true,
+          'wait-ms': 1000,
+        };
+        const sent = await runPeer(rig.guest, 'udp-send', options);
+        expect(sent).toMatchObject({ sent: 1, echoed: 0, errors: { ECONNREFUSED: 1 } });
+      },
+    );
 
     it(`what the guest sends from a forwarded port leaves from it, over ${family}`, async () => {
       const echo = await startListener(rig.wan, 'udp-listen', { addr: remote, port: 7007, echo: true });

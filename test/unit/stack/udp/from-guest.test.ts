@@ -131,6 +131,27 @@ describe('a datagram from the guest', () => {
     expect(bound.sockets.last.options.has('1:25')).toBe(false);
   });
 
+  it.each([
+    [GUEST_4, ROUTER_4, '127.0.0.1'],
+    [GUEST_6, ROUTER_6, '::1'],
+  ])('does not come back as its own echo when host and guest use one port (%s)', (guest, router, loopback) => {
+    const { sockets } = stack;
+    const connect = sockets.connect.bind(sockets);
+    sockets.connect = (fd, offset) => {
+      // The kernel takes the remote's address as source, for it is the host's own.
+      const socket = sockets.sockets.get(fd)!;
+      const port = (socket.local[2]! << 8) | socket.local[3]!;
+      socket.local = endpoint(loopback, port === 0 ? 40_000 : port);
+      return connect(fd, offset);
+    };
+    stack.fromGuest(udpPacket(guest, 5000, router, 5000, text('a')));
+    expect(endpointText(sockets.last.local)).toMatch(/:40000$/);
+    expect(sockets.last.sentDatagrams).toHaveLength(1);
+    expect(sockets.openCount).toBe(1);
+    stack.fromGuest(udpPacket(guest, 5000, router, 5001, text('a')));
+    expect(endpointText(sockets.last.local)).toMatch(/:5000$/);
+  });
+
   it('takes any port when the guest’s own is not to be had', () => {
     const { sockets } = stack;
     sockets.bind = () => -98;
