@@ -11,7 +11,7 @@ import { formatIp, formatIpv4 } from '../base/ip-text.ts';
 import type { Logger } from '../base/logger.ts';
 import type { RunningStack } from './compose.ts';
 import { launchDaemon, reportReady, takeDaemonMark } from './daemonise.ts';
-import { type ClosableLogger, openLogger } from './logging.ts';
+import type { ClosableLogger } from './logging.ts';
 import type { GivenOptions } from './options/definition.ts';
 import { PASST_OPTIONS, type PasstOptionTable } from './options/passt-options.ts';
 import { scanOptions } from './options/scan.ts';
@@ -73,6 +73,8 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
   let running: RunningStack | undefined;
   let ready = false;
   try {
+    // Loaded here, because launchers do without.
+    const { openLogger } = await import('./logging.ts');
     // Once in the background there is no standard error left; a log file is then the only place for messages.
     logger = openLogger(PASST_PROGRAM, buildLoggingConfig(given), (line) => {
       if (!(isDaemon && ready)) writeStderr(line);

@@ -42,8 +42,8 @@ export interface DemoGuest {
 /** Bytes for the throughput scenes: about a second's worth for this kind. */
 export const TRANSFER_BYTES: Readonly<Record<GuestKind, number>> = {
   qemu: 128 * 1024 * 1024,
-  namespace: 512 * 1024 * 1024,
-  'built-in': 512 * 1024 * 1024,
+  namespace: 256 * 1024 * 1024,
+  'built-in': 256 * 1024 * 1024,
 };
 
 /** Rejects if `work` takes longer. */
