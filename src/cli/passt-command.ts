@@ -79,6 +79,7 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
     logger = openLogger(PASST_PROGRAM, buildLoggingConfig(given), (line) => {
       if (!(isDaemon && ready)) writeStderr(line);
     });
+    process.on('uncaughtException', (error) => endOnFault(error, logger));
     const config = prepareConfig(given);
     if (config.pidPath !== undefined) pidFile = openPidFile(config.pidPath);
     const runAs = resolveRunAs(config.runAs);
@@ -104,6 +105,14 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
     logger?.close();
     signals.dispose();
   }
+}
+
+/** A fault of ours must not pass unnoticed in the background, and a stack in an unknown state must not go on. */
+function endOnFault(error: unknown, logger: Logger | undefined): never {
+  const fault = new PasselError('PASSEL_E_INTERNAL', { reason: reasonOf(error) }, { cause: error });
+  logger?.error(fault.message, { code: fault.code, stack: error instanceof Error ? error.stack : undefined });
+  logger?.debug(String(error instanceof Error ? error.stack : error));
+  process.exit(fault.exitStatus);
 }
 
 /** What the guest is given, for people who wonder why it does not work. */
