@@ -12,6 +12,13 @@
           "ldflags": [ "-fsanitize=address,undefined" ]
         } ]
       ]
+    },
+    {
+      "target_name": "front",
+      "type": "executable",
+      "sources": [ "src/native/front/front.c" ],
+      "cflags_c": [ "-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion" ],
+      "defines": [ "_GNU_SOURCE", "NODE_EXECUTABLE=\"<!(node -p process.execPath || echo /usr/bin/node)\"" ]
     }
   ]
 }

@@ -105,14 +105,18 @@ step(
   },
 );
 
-step('addon', 'building the C addon', ['binding.gyp', 'src/native'], ['build/Release/passel.node'], () =>
-  buildAddon('building the C addon', root),
+step(
+  'addon',
+  'building the C addon',
+  ['binding.gyp', 'src/native'],
+  ['build/Release/passel.node', 'build/Release/front'],
+  () => buildAddon('building the C addon', root),
 );
 
 step(
   'bundle',
   'bundling the executables',
   ['src', 'helpers', 'bundle.mjs', 'package-lock.json'],
-  ['dist/helpers/passel.cjs'],
+  ['dist/helpers/passel.cjs', 'dist/helpers/passel-qrap'],
   () => runQuietly('bundling', process.execPath, [join(root, 'bundle.mjs')]),
 );

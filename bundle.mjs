@@ -26,7 +26,13 @@ await build({
 });
 for (const name of entries) chmodSync(join(out, name.replace(/\.ts$/, '.cjs')), 0o755);
 mkdirSync(join(root, 'dist/native'), { recursive: true });
-// Replaced as a whole: a process that has the old one mapped would crash if its pages changed underneath.
-const addon = join(root, 'dist/native/passel.node');
-copyFileSync(join(root, 'build/Release/passel.node'), `${addon}.new`);
-renameSync(`${addon}.new`, addon);
+installBinary('passel.node', 'dist/native/passel.node');
+// Executables that hand on what they inherited start as this front, which starts the bundle beside it.
+for (const name of ['passel-qrap']) installBinary('front', join('dist/helpers', name));
+
+/** Replaced as a whole: a process that has the old one mapped would crash if its pages changed underneath. */
+function installBinary(built, target) {
+  const path = join(root, target);
+  copyFileSync(join(root, 'build/Release', built), `${path}.new`);
+  renameSync(`${path}.new`, path);
+}

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static napi_value property_of(struct call *call, napi_value object, const char *name) {
@@ -17,10 +18,15 @@ static napi_value property_of(struct call *call, napi_value object, const char *
   return type == napi_undefined ? NULL : value;
 }
 
-/* A malloc()ed copy of a string; one that holds a NUL is refused, since what is executed would not be what was meant. */
-static char *copy_string(struct call *call, napi_value value) {
+/*
+ * A malloc()ed copy of a string, as UTF-8 or, with `bytes`, a byte for each character. One that holds a NUL is refused, since what is
+ * executed would not be what was meant.
+ */
+static char *copy_string(struct call *call, napi_value value, bool bytes) {
   size_t length = 0;
-  if (napi_get_value_string_utf8(call->env, value, NULL, 0, &length) != napi_ok) {
+  napi_status (*get)(napi_env, napi_value, char *, size_t, size_t *) =
+      bytes ? napi_get_value_string_latin1 : napi_get_value_string_utf8;
+  if (get(call->env, value, NULL, 0, &length) != napi_ok) {
     fail_call(call, EINVAL);
     return NULL;
   }
@@ -29,18 +35,18 @@ static char *copy_string(struct call *call, napi_value value) {
     fail_call(call, ENOMEM);
     return NULL;
   }
-  napi_get_value_string_utf8(call->env, value, text, length + 1, &length);
+  get(call->env, value, text, length + 1, &length);
   if (strlen(text) != length) fail_call(call, EINVAL);
   return text;
 }
 
-static char *string_property(struct call *call, napi_value object, const char *name) {
+static char *string_property(struct call *call, napi_value object, const char *name, bool bytes) {
   napi_value value = property_of(call, object, name);
-  return value == NULL ? NULL : copy_string(call, value);
+  return value == NULL ? NULL : copy_string(call, value, bytes);
 }
 
 /* An array of strings with NULL behind the last. */
-static char **strings_property(struct call *call, napi_value object, const char *name) {
+static char **strings_property(struct call *call, napi_value object, const char *name, bool bytes) {
   napi_value array = property_of(call, object, name);
   uint32_t count = 0;
   if (array == NULL || napi_get_array_length(call->env, array, &count) != napi_ok) {
@@ -55,7 +61,7 @@ static char **strings_property(struct call *call, napi_value object, const char 
   for (uint32_t i = 0; i < count; i++) {
     napi_value element = NULL;
     if (napi_get_element(call->env, array, i, &element) != napi_ok) fail_call(call, EINVAL);
-    if (call->error == 0) strings[i] = copy_string(call, element);
+    if (call->error == 0) strings[i] = copy_string(call, element, bytes);
     if (strings[i] == NULL) break;
   }
   return strings;
@@ -106,17 +112,19 @@ bool read_exec_request(struct call *call, napi_value object, struct exec_request
     return false;
   }
   size_t fd_numbers = 0;
-  request->file = string_property(call, object, "file");
-  request->arguments = strings_property(call, object, "args");
-  request->environment = strings_property(call, object, "env");
-  request->directory = string_property(call, object, "cwd");
+  bool bytes = flag_property(call, object, "bytes");
+  request->file = string_property(call, object, "file", bytes);
+  request->arguments = strings_property(call, object, "args", bytes);
+  request->environment = strings_property(call, object, "env", bytes);
+  request->directory = string_property(call, object, "cwd", bytes);
+  request->file_limit = number_property(call, object, "fileLimit");
   request->fds = ints_property(call, object, "fds", &fd_numbers);
   request->joins = ints_property(call, object, "joins", &request->join_count);
   request->ignored_signals = ints_property(call, object, "ignoredSignals", &request->ignored_count);
   request->blocked_signals = ints_property(call, object, "blockedSignals", &request->blocked_count);
   request->namespaces = number_property(call, object, "namespaces");
-  request->uid_map = string_property(call, object, "uidMap");
-  request->gid_map = string_property(call, object, "gidMap");
+  request->uid_map = string_property(call, object, "uidMap", false);
+  request->gid_map = string_property(call, object, "gidMap", false);
   request->death_signal = (int32_t)number_property(call, object, "deathSignal");
   request->new_session = flag_property(call, object, "newSession");
   request->keep_inherited = flag_property(call, object, "keepInherited");
@@ -221,6 +229,14 @@ void reset_signal_actions(const struct exec_request *request) {
     }
     sigaction(number, &action, NULL);
   }
+}
+
+void lower_file_limit(const struct exec_request *request) {
+  struct rlimit limit;
+  if (request->file_limit == 0 || getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
+  limit.rlim_cur = request->file_limit;
+  /* Above the hard limit it fails, and the limit stays as it is. */
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 void fill_blocked_set(const struct exec_request *request, sigset_t *set) {

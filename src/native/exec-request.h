@@ -32,6 +32,8 @@ struct exec_request {
   size_t ignored_count;
   int32_t *blocked_signals;
   size_t blocked_count;
+  /* Soft RLIMIT_NOFILE of the program; 0: as it is here. */
+  uint32_t file_limit;
   int32_t death_signal;
   bool new_session;
   bool keep_inherited;
@@ -48,6 +50,8 @@ int place_descriptors(struct exec_request *request, int32_t base, bool save);
 void restore_descriptors(struct exec_request *request);
 /* All signals default or ignored as requested. Async-signal-safe, as is place_descriptors(). */
 void reset_signal_actions(const struct exec_request *request);
+/* Last of all, since the steps before may need more descriptors than the program may have. */
+void lower_file_limit(const struct exec_request *request);
 void fill_blocked_set(const struct exec_request *request, sigset_t *set);
 
 #endif

@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -90,6 +91,7 @@ static void run_child(struct exec_request *request, int report, pid_t parent) {
   sigset_t blocked;
   fill_blocked_set(request, &blocked);
   sigprocmask(SIG_SETMASK, &blocked, NULL);
+  lower_file_limit(request);
   execve(request->file, request->arguments, request->environment);
   write_failure(report, STEP_EXEC);
 }
@@ -162,6 +164,8 @@ static napi_value native_execute(napi_env env, napi_callback_info info) {
     sigset_t before;
     sigset_t blocked;
     struct sigaction actions[NSIG];
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
     sigfillset(&all);
     fill_blocked_set(&request, &blocked);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -176,8 +180,10 @@ static napi_value native_execute(napi_env env, napi_callback_info info) {
         error = errno;
       } else {
         pthread_sigmask(SIG_SETMASK, &blocked, NULL);
+        lower_file_limit(&request);
         execve(request.file, request.arguments, request.environment);
         error = errno;
+        setrlimit(RLIMIT_NOFILE, &limit);
         pthread_sigmask(SIG_SETMASK, &all, NULL);
       }
       for (int number = 1; number < NSIG; number++) sigaction(number, &actions[number], NULL);

@@ -1,5 +1,6 @@
 /** What to add to a QEMU command line so that its guest has a NIC on a stream socket that QEMU inherits. */
-import { escapeProperty, type QemuCommand } from './command-line.ts';
+import type { QemuCommand } from './command-line.ts';
+import { escapeValue, formatOptionList } from './option-string.ts';
 
 /** An id that is not taken. */
 function freshId(command: QemuCommand): string {
@@ -27,7 +28,15 @@ export function networkArguments(command: QemuCommand, fd: number, nicModel: str
   if (command.hasNetwork || command.machine === 'none') return [];
   const [wanted] = command.wantedNetdevs;
   const id = wanted ?? freshId(command);
-  const backend = ['-netdev', `stream,id=${escapeProperty(id)},server=off,addr.type=fd,addr.str=${fd}`];
+  const netdev = [
+    { key: 'type', value: 'stream' },
+    { key: 'id', value: id },
+    { key: 'server', value: 'off' },
+    { key: 'addr.type', value: 'fd' },
+    { key: 'addr.str', value: String(fd) },
+  ];
+  const backend = ['-netdev', formatOptionList(netdev, 'type')];
   if (wanted !== undefined) return backend;
-  return [...backend, '-device', `${nicModel ?? pickNicModel(command)},netdev=${id}`];
+  // The model is the user's, who may have given properties with it.
+  return [...backend, '-device', `${nicModel ?? pickNicModel(command)},netdev=${escapeValue(id)}`];
 }

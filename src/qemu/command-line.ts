@@ -1,10 +1,11 @@
 /**
- * Reading a QEMU command line as far as `passel run` must: which machine it is for, and whether it has a network of its own.
+ * Reading a QEMU command line: its options in order, which machine it is for, and whether it has a network of its own.
  *
  * QEMU's options take one dash or two; all but a few take exactly one value, and the value may itself begin with a dash
  * (`-append "-x"`), so options must be walked in order and not searched for.
  */
 import { basename } from 'node:path';
+import { getProperty, IMPLIED_KEYS, type Property, readProperties } from './option-string.ts';
 
 /** Options without a value (qemu(1), "Options"); what is not here takes one. */
 const FLAG_OPTIONS: ReadonlySet<string> = new Set(
@@ -42,38 +43,54 @@ export function parseQemuCommand(argv: readonly string[]): QemuCommand {
   let daemonizes = false;
   const wantedNetdevs: string[] = [];
   const ids = new Set<string>();
-  for (const { name, value } of walkOptions(rest)) {
+  for (const option of walkOptions(rest)) {
+    const { name } = option;
+    const properties = propertiesOf(option);
     if (name === 'netdev' || name === 'nic' || name === 'net') hasNetwork = true;
     else if (name === 'daemonize') daemonizes = true;
-    else if (name === 'machine' || name === 'M') machine = machineType(value) ?? machine;
+    else if (name === 'machine' || name === 'M') machine = getProperty(properties, 'type') ?? machine;
     else if (name === 'device') {
-      const netdev = findProperty(value, 'netdev');
+      const netdev = getProperty(properties, 'netdev');
       if (netdev !== undefined) wantedNetdevs.push(netdev);
     }
-    const id = findProperty(value, 'id');
+    const id = getProperty(properties, 'id');
     if (id !== undefined) ids.add(id);
   }
   return { architecture: architectureOf(program), machine, hasNetwork, wantedNetdevs, ids, daemonizes };
 }
 
-interface GivenOption {
+/** An option as it stands on a command line. */
+export interface GivenOption {
   /** Without dashes. */
   readonly name: string;
-  /** Empty for options without one. */
-  readonly value: string;
+  /** Empty for options without one, undefined where the command line ends before it. */
+  readonly value: string | undefined;
+  /** Place of the option among the arguments; its value, if it takes one, is the next. */
+  readonly index: number;
 }
 
-function walkOptions(args: readonly string[]): GivenOption[] {
+/** The options among arguments (without the program), in order. */
+export function walkOptions(args: readonly string[]): GivenOption[] {
   const options: GivenOption[] = [];
-  for (let i = 0; i < args.length; i++) {
-    const argument = args[i]!;
+  for (let index = 0; index < args.length; index++) {
+    const argument = args[index]!;
     // Anything else is the image of a disk.
     if (!argument.startsWith('-') || argument === '-') continue;
     const name = argument.replace(/^--?/, '');
-    if (FLAG_OPTIONS.has(name)) options.push({ name, value: '' });
-    else options.push({ name, value: args[++i] ?? '' });
+    if (FLAG_OPTIONS.has(name)) options.push({ name, value: '', index });
+    else options.push({ name, value: args[index + 1], index: index++ });
   }
   return options;
+}
+
+/** An option's properties; none if it has no value, or one that begins like JSON and is none. */
+export function propertiesOf({ name, value = '' }: GivenOption): readonly Property[] {
+  try {
+    return readProperties(value, IMPLIED_KEYS[name]);
+  } catch (error) {
+    if (error instanceof SyntaxError) return [];
+    throw error;
+  }
 }
 
 function architectureOf(program: string): string | undefined {
@@ -82,53 +99,4 @@ function architectureOf(program: string): string | undefined {
   if (match !== null) return match[1];
   // Distributions' names for the emulator of the machine they run on.
   return /^(qemu-)?kvm$/.test(name) ? 'native' : undefined;
-}
-
-/** `pc-q35-7.2,accel=kvm` and `type=pc,accel=kvm` name a type; `accel=kvm` alone does not. */
-function machineType(value: string): string | undefined {
-  const [first = ''] = splitProperties(value);
-  if (first !== '' && !first.includes('=')) return first;
-  return findProperty(value, 'type');
-}
-
-/**
- * The value of `key=` in a QEMU option string; the last one counts. JSON (`-device '{"driver": …}'`) is understood as well.
- * @returns undefined if there is none
- */
-export function findProperty(value: string, key: string): string | undefined {
-  if (value.startsWith('{')) {
-    try {
-      const property: unknown = (JSON.parse(value) as Record<string, unknown>)[key];
-      return typeof property === 'string' ? property : undefined;
-    } catch {
-      return undefined;
-    }
-  }
-  const prefix = `${key}=`;
-  return splitProperties(value)
-    .findLast((property) => property.startsWith(prefix))
-    ?.slice(prefix.length);
-}
-
-/** Splits at single commas; a double comma stands for one in a value. */
-export function splitProperties(value: string): string[] {
-  const properties: string[] = [];
-  let current = '';
-  for (let i = 0; i < value.length; i++) {
-    const isComma = value[i] === ',';
-    if (isComma && value[i + 1] !== ',') {
-      properties.push(current);
-      current = '';
-      continue;
-    }
-    current += value[i];
-    if (isComma) i++;
-  }
-  properties.push(current);
-  return properties;
-}
-
-/** The opposite of {@link splitProperties} for one value. */
-export function escapeProperty(value: string): string {
-  return value.replaceAll(',', ',,');
 }

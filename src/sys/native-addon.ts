@@ -193,6 +193,10 @@ export interface ExecRequest {
   readonly cwd?: string;
   /** Pairs (fd in the new program, fd here). They may overlap. fds 0–2 are inherited in any case. */
   readonly fds?: Int32Array;
+  /** file, args, env and cwd hold a byte in each character ('latin1' of Buffer): not every argument in the world is UTF-8. */
+  readonly bytes?: boolean;
+  /** Soft RLIMIT_NOFILE of the program, since Node has raised its own; 0 or none: as it is. */
+  readonly fileLimit?: number;
   /** Signals to ignore; all others get their default action. */
   readonly ignoredSignals?: Int32Array;
   /** Signals blocked at its start. */

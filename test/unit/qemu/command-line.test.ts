@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { networkArguments, pickNicModel } from '../../../src/qemu/add-network.ts';
-import { findProperty, parseQemuCommand, splitProperties } from '../../../src/qemu/command-line.ts';
+import { parseQemuCommand } from '../../../src/qemu/command-line.ts';
 
 const parse = (line: string) => parseQemuCommand(line.split(' '));
 
@@ -44,18 +44,6 @@ describe('a QEMU command line', () => {
   it('tells when it daemonizes', () => {
     expect(parse('q -daemonize').daemonizes).toBe(true);
     expect(parse('q -append -daemonize').daemonizes).toBe(false);
-  });
-});
-
-describe('option strings', () => {
-  it('are split at single commas', () => {
-    expect(splitProperties('file=a,,b,format=raw')).toEqual(['file=a,b', 'format=raw']);
-  });
-  it('give up their properties, in JSON too', () => {
-    expect(findProperty('e1000,netdev=a,netdev=b', 'netdev')).toBe('b');
-    expect(findProperty('e1000', 'netdev')).toBeUndefined();
-    expect(findProperty('{"driver":"e1000","netdev":"n0"}', 'netdev')).toBe('n0');
-    expect(findProperty('{broken', 'netdev')).toBeUndefined();
   });
 });
 

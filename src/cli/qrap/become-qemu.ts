@@ -1,0 +1,53 @@
+/** Becoming QEMU as if its caller had started it: the same pid, signals, limit of open files and inherited descriptors. */
+import { PasselError, reasonOf } from '../../base/errors.ts';
+import type { NativeAddon } from '../../sys/native-addon.ts';
+import { becomeProgram } from '../../sys/process.ts';
+import { readOwnEnvironment } from './bytes.ts';
+import { type InheritedState, NOTE_VARIABLE } from './inherited-state.ts';
+
+export interface Program {
+  /** Path of the file. */
+  readonly file: string;
+  /** The name that it is called by, `argv[0]`. */
+  readonly name: string;
+  readonly args: readonly string[];
+  /** The connected socket here, and its number there. */
+  readonly socket: number;
+  readonly fd: number;
+  /** Other numbers on its command line. */
+  readonly namedFds: readonly number[];
+}
+
+const STDIO = [0, 1, 2];
+
+/**
+ * Does not return. All words are a byte in each character.
+ * @throws PasselError PASSEL_E_QEMU_EXECUTE
+ */
+export function becomeQemu(native: NativeAddon, program: Program, state: InheritedState): never {
+  native.setNonBlocking(program.socket, 0);
+  // Without a note, what the command line names is the best guess at what was inherited.
+  const inherited = state.fds ?? [...STDIO, ...program.namedFds];
+  for (const fd of inherited) if (fd !== program.fd) native.setCloseOnExec(fd, 0);
+  // Node has opened /dev/null where these were closed.
+  if (state.fds !== undefined) for (const fd of STDIO) if (!state.fds.includes(fd)) native.close(fd);
+  const request = {
+    bytes: true,
+    env: readOwnEnvironment(NOTE_VARIABLE),
+    fds: Int32Array.of(program.fd, program.socket),
+    ignoredSignals: Int32Array.from(state.ignoredSignals),
+    blockedSignals: Int32Array.from(state.blockedSignals),
+    fileLimit: state.fileLimit,
+  };
+  try {
+    try {
+      becomeProgram(native, { ...request, file: program.file, args: [program.name, ...program.args] });
+    } catch (error) {
+      // A script without #!: the shell's, as execvp(3) has it.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOEXEC') throw error;
+      becomeProgram(native, { ...request, file: '/bin/sh', args: ['/bin/sh', program.file, ...program.args] });
+    }
+  } catch (error) {
+    throw new PasselError('PASSEL_E_QEMU_EXECUTE', { value: program.file, reason: reasonOf(error) }, { cause: error });
+  }
+}

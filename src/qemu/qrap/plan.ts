@@ -1,0 +1,165 @@
+/**
+ * What qrap makes of its arguments: a pure function from words to the command line that it will become, with the reason of each
+ * change. Nothing is opened or run here.
+ *
+ * Where the command line of C's qrap starts QEMU, this one is the same, word for word. It differs where C's would not: a card is
+ * added although there is no other -device; a place that QEMU would refuse is not named; the value of -append is not searched for
+ * options; ids and descriptor numbers that are taken are not used twice.
+ */
+import { PasselError } from '../../base/errors.ts';
+import { pickNicModel } from '../add-network.ts';
+import { type GivenOption, parseQemuCommand, propertiesOf, walkOptions } from '../command-line.ts';
+import { looksLikeJson } from '../json.ts';
+import { listNamedDescriptors } from '../named-descriptors.ts';
+import { getProperty, readProperties } from '../option-string.ts';
+import { readGivenCommand } from './invocation.ts';
+import { findFreePlaces } from './occupancy.ts';
+import { removeConflicts } from './removal.ts';
+import { formatCard, formatNetdev, pickTable, searchSlots } from './slot-search.ts';
+
+/** A group of words that went or came, or something that a reader might miss. */
+export interface QrapChange {
+  readonly kind: 'removed' | 'added' | 'note';
+  readonly words: readonly string[];
+  readonly reason: string;
+}
+
+export interface QrapPlan {
+  /** The program that the caller named; undefined: whichever QEMU there is ({@link listQemuNames}). */
+  readonly command: string | undefined;
+  /** Arguments for it. */
+  readonly args: readonly string[];
+  /** The number that the connected socket has in QEMU. */
+  readonly fd: number;
+  readonly changes: readonly QrapChange[];
+}
+
+/** What the plan must know about the machine it is made on. */
+export interface QrapSurroundings {
+  /** Whether a name stands for a program that can be executed. */
+  readonly isProgram: (name: string) => boolean;
+  /** QEMU's name for this machine's processor: `x86_64`. */
+  readonly architecture: string;
+}
+
+const PATCHED_FD = 5;
+const NETDEV_ID = 'hostnet0';
+
+/** The programs that are tried in turn when the caller names none. */
+export function listQemuNames(architecture: string): string[] {
+  return ['kvm', 'qemu-kvm', `qemu-system-${architecture}`, '/usr/libexec/qemu-kvm'];
+}
+
+/**
+ * @param words - the arguments of qrap
+ * @throws PasselError PASSEL_E_QEMU_JSON
+ */
+export function planQrap(words: readonly string[], surroundings: QrapSurroundings): QrapPlan {
+  const given = readGivenCommand(words, surroundings.isProgram);
+  if (given === undefined) return planPatched(words, surroundings.architecture);
+  const reason = `the socket becomes descriptor ${given.fd} of ${given.command}, whose arguments stay as they are`;
+  return { ...given, changes: [{ kind: 'note', words: [], reason }] };
+}
+
+function planPatched(words: readonly string[], architecture: string): QrapPlan {
+  const kept = removeConflicts(words);
+  checkJson(kept.args);
+  const changes: QrapChange[] = kept.removed.map((removal) => ({ kind: 'removed', ...removal }));
+  const args = dropTakenId(kept.args, changes);
+  const fd = pickDescriptor(args, changes);
+  const { json, card } = planCard(args, kept.devices, kept.machine, architecture);
+  const netdev = ['-netdev', formatNetdev(fd, NETDEV_ID, json)];
+  const added = [...(card.kind === 'added' ? card.words : []), ...netdev];
+  changes.push(card, { kind: 'added', words: netdev, reason: `the passt socket, which QEMU inherits as ${fd}` });
+  return { command: undefined, args: insertAtEnd(args, added), fd, changes };
+}
+
+/** Refuses devices in JSON that QEMU will refuse, before a connection of passt is used up. */
+function checkJson(args: readonly string[]): void {
+  for (const { name, value } of walkOptions(args)) {
+    if (name !== 'device' || value === undefined || !looksLikeJson(value)) continue;
+    try {
+      readProperties(value);
+    } catch (error) {
+      const reason = (error as Error).message;
+      throw new PasselError('PASSEL_E_QEMU_JSON', { option: '-device', value, reason }, { cause: error });
+    }
+  }
+}
+
+/** Removes what has our netdev's id: C keeps it (`--netdev`, -nic), and QEMU ends over the second one. */
+function dropTakenId(args: readonly string[], changes: QrapChange[]): string[] {
+  const dropped = new Set<number>();
+  for (const option of walkOptions(args)) {
+    if (!['netdev', 'nic', 'net'].includes(option.name)) continue;
+    if (getProperty(propertiesOf(option), 'id') !== NETDEV_ID) continue;
+    dropped.add(option.index).add(option.index + 1);
+    const reason = `its id is that of the one that is added`;
+    changes.push({ kind: 'removed', words: args.slice(option.index, option.index + 2), reason });
+  }
+  return args.filter((_word, index) => !dropped.has(index));
+}
+
+/** 5, unless the command line means another open file by it. */
+function pickDescriptor(args: readonly string[], changes: QrapChange[]): number {
+  const named = new Set(listNamedDescriptors(args));
+  let fd = PATCHED_FD;
+  while (named.has(fd)) fd++;
+  if (fd !== PATCHED_FD) {
+    changes.push({ kind: 'note', words: [], reason: `descriptor ${PATCHED_FD} is in use on the command line` });
+  }
+  return fd;
+}
+
+interface Card {
+  readonly json: boolean;
+  /** A card that is added, or a note why none is. */
+  readonly card: QrapChange;
+}
+
+function planCard(
+  args: readonly string[],
+  devices: readonly string[],
+  machine: string | undefined,
+  architecture: string,
+): Card {
+  const options = walkOptions(args);
+  const table = pickTable(machine);
+  const { candidates, json } = searchSlots(table, devices);
+  const command = { ...parseQemuCommand(['', ...args]), architecture };
+  const absence = findReasonForNone(command.machine, options);
+  if (absence !== undefined) return { json, card: { kind: 'note', words: [], reason: absence } };
+
+  const add = (value: string, reason: string): Card => ({
+    json,
+    card: { kind: 'added', words: ['-device', value], reason },
+  });
+  const isFree = findFreePlaces(table, options);
+  const [first] = candidates;
+  // A slot that QEMU gave to another device is a sign that it knows better; ports are all on the command line.
+  const number = table.kind === 'port' ? candidates.find(isFree) : candidates.slice(0, 1).find(isFree);
+  if (devices.length > 0 && number !== undefined) {
+    const why = number === first ? '' : ` (pci.${first} is not there or not free)`;
+    const value = formatCard(table.driver, table.place(number.toString(table.radix)), NETDEV_ID, json);
+    return add(value, `the guest's network card, at the first free ${NAMES_OF_PLACES[table.kind]}${why}`);
+  }
+  const driver = command.machine.startsWith('s390') ? 'virtio-net-ccw' : pickNicModel(command);
+  return add(formatCard(driver, [], NETDEV_ID, json), "the guest's network card, at a place of QEMU's choice");
+}
+
+const NAMES_OF_PLACES = { port: 'port', slot: 'slot', devno: 'device number' } as const;
+
+/** Why no card is to be added, if so. */
+function findReasonForNone(machine: string, options: readonly GivenOption[]): string | undefined {
+  if (machine === 'none') return 'no network card: the machine has no bus for one';
+  const user = options.find(
+    (option) => option.name === 'device' && getProperty(propertiesOf(option), 'netdev') === NETDEV_ID,
+  );
+  return user === undefined ? undefined : `no network card: there is one that waits for ${NETDEV_ID}`;
+}
+
+/** Appends words, but in front of a -device that has no value: it would swallow the first, and QEMU's complaint would mislead. */
+function insertAtEnd(args: readonly string[], added: readonly string[]): string[] {
+  const lone = args.at(-1) === '-device' && walkOptions(args).at(-1)?.value === undefined;
+  return lone ? [...args.slice(0, -1), ...added, '-device'] : [...args, ...added];
+}
