@@ -2,7 +2,7 @@
  * Our own C test tools, compiled when a test first asks for them and kept by the hash of their sources: no build step to
  * remember, no stale binary.
  */
-import { execFileSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -11,7 +11,8 @@ import { fileURLToPath } from 'node:url';
 /** The project's root directory. */
 export const PROJECT_ROOT = findRoot(dirname(fileURLToPath(import.meta.url)));
 
-const CACHE = join(PROJECT_ROOT, 'node_modules/.cache/passel-test-tools');
+/** Not in node_modules: a new installation empties that, perhaps while a test runs. */
+const CACHE = join(PROJECT_ROOT, '.bootstrap/test-tools');
 const FLAGS = ['-std=c11', '-O2', '-Wall', '-Wextra', '-Wconversion'];
 
 /** The benchmark runs from a bundle elsewhere in the tree, so the root is looked for, not counted in "..". */
@@ -26,7 +27,7 @@ function findRoot(from: string): string {
  * Path of a tool from `test/support/NAME/NAME.c`, compiled if its sources changed.
  * @throws when there is no C compiler or the source does not compile; the compiler's words are in the message
  */
-export function buildTool(name: 'pump' | 'peer'): string {
+export function buildTool(name: 'pump' | 'peer' | 'fake-qemu'): string {
   const folder = join(PROJECT_ROOT, 'test/support', name);
   const hash = createHash('sha256').update(process.arch).update(FLAGS.join(' '));
   for (const file of readdirSync(folder).sort()) {
@@ -37,9 +38,10 @@ export function buildTool(name: 'pump' | 'peer'): string {
   mkdirSync(CACHE, { recursive: true });
   // Two test processes may compile at the same time: each its own file, the last rename wins.
   const partial = `${target}.${process.pid}`;
-  execFileSync(process.env['CC'] ?? 'cc', [...FLAGS, '-o', partial, join(folder, `${name}.c`)], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
+  const compiler = process.env['CC'] ?? 'cc';
+  const result = spawnSync(compiler, [...FLAGS, '-o', partial, join(folder, `${name}.c`)], { encoding: 'utf8' });
+  if (result.status !== 0)
+    throw new Error(`${compiler} cannot build ${name}: ${result.error?.message ?? result.stderr}`);
   renameSync(partial, target);
   return target;
 }

@@ -55,6 +55,8 @@ export interface PumpOptions {
   mac?: string;
   /** Bytes, 68 to 65521. */
   mtu?: number;
+  /** How long to try to connect; 5 s by default. */
+  connectTimeoutMs?: number;
 }
 
 /** A running pump. */
@@ -77,6 +79,7 @@ export function startPump(guest: Namespace, options: PumpOptions): Pump {
   const tapName = options.tapName ?? 'tap0';
   const args = ['--tap', tapName, options.listen === true ? '--listen' : '--socket', options.socket];
   args.push('--mac', options.mac ?? '52:54:00:12:34:56', '--mtu', String(options.mtu ?? 65520));
+  args.push('--connect-timeout-ms', String(options.connectTimeoutMs ?? 5_000));
   const child = guest.spawn(buildTool('pump'), args, { stdio: ['pipe', 'pipe', 'pipe'] });
   const tool = wrapJsonChild('pump', child);
   const ask = async (line: string): Promise<void> => {

@@ -26,6 +26,8 @@ export interface RigOptions {
   guest?: 'static' | 'unconfigured';
   /** Options of the isolated host. */
   host?: HostOptions;
+  /** How long the stack may take until its socket can be connected to; 10 s by default. */
+  readyTimeoutMs?: number;
 }
 
 /** A rig. */
@@ -125,8 +127,9 @@ export async function createRig(options: RigOptions = {}): Promise<Rig> {
 }
 
 async function plugIn(guest: Namespace, socketPath: string, mtu: number, options: RigOptions): Promise<Pump> {
-  const pump = startPump(guest, { socket: socketPath, mtu });
-  await waitForPump(pump);
+  const { readyTimeoutMs = 10_000 } = options;
+  const pump = startPump(guest, { socket: socketPath, mtu, connectTimeoutMs: readyTimeoutMs });
+  await waitForPump(pump, readyTimeoutMs + 1_000);
   await guest.sh(guestScript(pump.tapName, options).join('\n'));
   return pump;
 }

@@ -161,7 +161,7 @@ static int open_socket(const struct options *o, int family, int type) {
 static int open_bound(const struct options *o, int type) {
   struct endpoint e = parse_endpoint(o->addr, o->port, type);
   int zero = 0, fd = open_socket(o, e.addr.ss_family, type);
-  if (!o->addr) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero));
+  if (!o->addr || !strcmp(o->addr, "::")) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero));
   if (bind(fd, (struct sockaddr *)&e.addr, e.len)) die("bind %s %s: %s", o->addr ? o->addr : "::", o->port, strerror(errno));
   return fd;
 }
