@@ -144,7 +144,7 @@ rigSuite('many forwarded ports', () => {
     return new Set([...listeningPorts(rig.host, 'IPv4'), ...listeningPorts(rig.host, 'IPv6')]);
   };
 
-  it('exclusions alone mean all others', async () => {
+  itExceptOnDebian('it takes RFC 6335 for the ephemeral range', 'exclusions alone mean all others', async () => {
     const ports = await portsWith('~500-32000,~50-60,~61100-65535');
     const some = [49, 50, 60, 61, 499, 500, 32_000, 32_001, 32_767, 32_768, 40_000, 60_999, 61_000, 61_099, 61_100];
     expect(some.filter((port) => ports.has(port))).toEqual([49, 61, 499, 32_001, 32_767, 61_000, 61_099]);
