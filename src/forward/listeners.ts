@@ -2,11 +2,12 @@
  * The host's listening sockets behind the port forwards.
  *
  * Each forwarded port is one socket (two where a rule names no address and the kernel has no dual-stack socket), and has an
- * index under which the poller reports it and the stack asks where it leads. Ranges may be long (`all` is some 37 000 ports),
- * so columns are kept rather than objects, and targets are shared between ports that lead to the same place.
+ * index under which the poller reports it and the stack asks where it leads.
  *
  * A rule without an address binds one IPv6 socket for both families. Rules with sweeping ranges are weak: a port that is
  * taken or not permitted is left out, and only a rule of which nothing could be bound is an error.
+ *
+ * Rules come and go while the data path works, each by its number. Connections that came by a rule which is removed go on.
  */
 import { getSystemErrorMap } from 'node:util';
 import { PasselError } from '../base/errors.ts';
@@ -23,7 +24,7 @@ import {
   SOCKET_DGRAM,
   SOCKET_STREAM,
 } from '../stack/ports.ts';
-import type { PortForwardRule } from './port-spec.ts';
+import type { ForwardProto, PortForwardRule } from './port-spec.ts';
 
 // Socket options by their Linux numbers (socket(7), ip(7), ipv6(7)).
 const SOL_SOCKET = 1;
@@ -56,15 +57,57 @@ export interface ListenerOptions {
   readonly freebind: boolean;
 }
 
+/** A rule at work. */
+export interface OpenForward {
+  /** Counts up from 1 and is never given twice. */
+  readonly id: number;
+  readonly rule: PortForwardRule;
+  /** Sockets of the rule, at least 1. */
+  readonly sockets: number;
+}
+
 /** The open listeners; owns their descriptors. */
 export interface ForwardListeners extends ForwardLookup {
   /** Number of sockets open. */
   readonly count: number;
   /** The rule that a listener belongs to. */
   ruleOf(index: number): PortForwardRule | undefined;
+  /** The number of the rule that a listener belongs to; 0: none. */
+  idOf(index: number): number;
   /** Registers every listener with the poller: KIND_TCP_LISTENER or KIND_UDP_LISTENER and the listener's index, level-triggered. */
   watchAll(): void;
+  /** The rules at work, in the order in which they were added. */
+  list(): OpenForward[];
+  /**
+   * Opens the listeners of further rules while the data path works, {@link PORTS_PER_STEP} ports at a time, and watches them once all are
+   * open. One call at a time; the caller sees to that.
+   * @param rest - lets others work between two steps
+   * @throws PasselError PASSEL_E_PORT_BIND; nothing has changed then
+   */
+  add(rules: readonly PortForwardRule[], rest: () => Promise<void>): Promise<OpenForward[]>;
+  /**
+   * Closes the listeners of a rule. Their indices may be given to new ones from then on, so whoever keeps any must forget them first.
+   * @param onClose - called with each index while its socket is still open
+   * @returns false when there is no such rule
+   */
+  remove(id: number, onClose: (index: number, proto: ForwardProto) => void): boolean;
   closeAll(): void;
+}
+
+/** Ports bound in one step of {@link ForwardListeners.add}: about a millisecond. */
+const PORTS_PER_STEP = 128;
+
+/** One socket. */
+interface Listener {
+  readonly fd: number;
+  readonly forward: ForwardEntry;
+  readonly port: number;
+  readonly target: ForwardTarget;
+}
+
+interface ForwardEntry extends OpenForward {
+  sockets: number;
+  readonly indices: number[];
 }
 
 /**
@@ -73,63 +116,126 @@ export interface ForwardListeners extends ForwardLookup {
  */
 export function openListeners(rules: readonly PortForwardRule[], options: ListenerOptions): ForwardListeners {
   const { sockets } = options;
-  const fds: number[] = [];
-  const ruleIndices: number[] = [];
-  const targets: ForwardTarget[] = [];
+  const listeners: (Listener | undefined)[] = [];
+  const free: number[] = [];
+  const forwards = new Map<number, ForwardEntry>();
   const udpIndices = new Map<number, number>();
+  let lastId = 0;
+  let count = 0;
+  let closed = false;
 
-  const closeAll = (): void => {
-    for (const [index, fd] of fds.entries()) {
-      if (fd >= 0) sockets.close(fd);
-      fds[index] = -1;
+  const put = (listener: Listener): void => {
+    const index = free.pop() ?? listeners.length;
+    listeners[index] = listener;
+    listener.forward.indices.push(index);
+    listener.forward.sockets++;
+    count++;
+    if (listener.forward.rule.proto === 'udp') udpIndices.set(listener.port, index);
+  };
+  const close = (index: number): void => {
+    const listener = listeners[index];
+    if (listener === undefined) return;
+    sockets.close(listener.fd);
+    listeners[index] = undefined;
+    count--;
+  };
+  const watch = (index: number): void => {
+    const listener = listeners[index];
+    if (listener === undefined) return;
+    const kind = listener.forward.rule.proto === 'tcp' ? KIND_TCP_LISTENER : KIND_UDP_LISTENER;
+    sockets.watch(listener.fd, EVENT_IN, kind, index);
+  };
+  const drop = (forward: ForwardEntry): void => {
+    forwards.delete(forward.id);
+    for (const index of forward.indices) close(index);
+    free.push(...forward.indices.splice(0).reverse());
+    if (forward.rule.proto !== 'udp') return;
+    udpIndices.clear();
+    for (const [index, listener] of listeners.entries()) {
+      if (listener?.forward.rule.proto === 'udp') udpIndices.set(listener.port, index);
     }
   };
 
-  try {
-    for (const [ruleIndex, rule] of rules.entries()) {
-      const guestAddress = rule.targetAddress === undefined ? undefined : parseIp(rule.targetAddress);
-      let opened = 0;
-      let firstProblem: { endpoint: string; errno: number } | undefined;
-      for (let port = rule.first; port <= rule.last; port++) {
-        const guestPort = rule.targetFirst + (port - rule.first);
-        const target: ForwardTarget = guestAddress === undefined ? { guestPort } : { guestPort, guestAddress };
-        const bound = openPort(rule, port, options);
-        for (const fd of bound.fds) {
-          if (rule.proto === 'udp') udpIndices.set(port, fds.length);
-          fds.push(fd);
-          ruleIndices.push(ruleIndex);
-          targets.push(target);
-          opened++;
+  /** Opens all listeners of some rules or none; a step ends after every {@link PORTS_PER_STEP} ports. */
+  function* openAll(added: readonly PortForwardRule[]): Generator<void, ForwardEntry[]> {
+    const opened: ForwardEntry[] = [];
+    let ports = 0;
+    try {
+      for (const rule of added) {
+        const forward: ForwardEntry = { id: ++lastId, rule, sockets: 0, indices: [] };
+        opened.push(forward);
+        const guestAddress = rule.targetAddress === undefined ? undefined : parseIp(rule.targetAddress);
+        let firstProblem: { endpoint: string; errno: number } | undefined;
+        for (let port = rule.first; port <= rule.last; port++) {
+          const guestPort = rule.targetFirst + (port - rule.first);
+          const target: ForwardTarget = guestAddress === undefined ? { guestPort } : { guestPort, guestAddress };
+          const bound = openPort(rule, port, options);
+          for (const fd of bound.fds) put({ fd, forward, port, target });
+          if (bound.errno !== 0) {
+            firstProblem ??= { endpoint: describeEndpoint(rule, port), errno: bound.errno };
+            if (!rule.weak) throw bindError(rule, firstProblem.endpoint, bound.errno);
+          }
+          if (++ports % PORTS_PER_STEP !== 0) continue;
+          yield;
+          if (closed) throw new PasselError('PASSEL_E_INTERNAL', { reason: 'the stack ended meanwhile' });
         }
-        if (bound.errno === 0) continue;
-        firstProblem ??= { endpoint: describeEndpoint(rule, port), errno: bound.errno };
-        if (!rule.weak) throw bindError(rule, firstProblem.endpoint, bound.errno);
+        if (forward.sockets === 0 && firstProblem !== undefined) {
+          throw bindError(rule, firstProblem.endpoint, firstProblem.errno);
+        }
+        if (firstProblem !== undefined) {
+          const left = rule.last - rule.first + 1 - forward.sockets;
+          options.logger.debug(`${left} of ports ${rule.first}-${rule.last}/${rule.proto} were taken or not permitted`);
+        }
       }
-      if (opened === 0 && firstProblem !== undefined) throw bindError(rule, firstProblem.endpoint, firstProblem.errno);
-      if (firstProblem !== undefined) {
-        const left = rule.last - rule.first + 1 - opened;
-        options.logger.debug(`${left} of ports ${rule.first}-${rule.last}/${rule.proto} were taken or not permitted`);
-      }
+    } catch (error) {
+      for (const forward of opened) drop(forward);
+      throw error;
     }
-  } catch (error) {
-    closeAll();
-    throw error;
+    for (const forward of opened) forwards.set(forward.id, forward);
+    return opened;
   }
 
+  const opening = openAll(rules);
+  while (opening.next().done !== true);
+
   return {
-    count: fds.length,
-    targetOf: (index) => targets[index],
-    fdOf: (index) => fds[index] ?? -1,
+    get count() {
+      return count;
+    },
+    targetOf: (index) => listeners[index]?.target,
+    fdOf: (index) => listeners[index]?.fd ?? -1,
     udpListenerAt: (port) => udpIndices.get(port) ?? -1,
-    ruleOf: (index) => rules[ruleIndices[index] ?? -1],
+    ruleOf: (index) => listeners[index]?.forward.rule,
+    idOf: (index) => listeners[index]?.forward.id ?? 0,
     watchAll() {
-      for (const [index, fd] of fds.entries()) {
-        if (fd < 0) continue;
-        const kind = rules[ruleIndices[index]!]!.proto === 'tcp' ? KIND_TCP_LISTENER : KIND_UDP_LISTENER;
-        sockets.watch(fd, EVENT_IN, kind, index);
+      for (let index = 0; index < listeners.length; index++) watch(index);
+    },
+    list: () => [...forwards.values()],
+    async add(added, rest) {
+      const steps = openAll(added);
+      for (;;) {
+        const step = steps.next();
+        if (step.done !== true) {
+          await rest();
+          continue;
+        }
+        for (const forward of step.value) forward.indices.forEach(watch);
+        return step.value;
       }
     },
-    closeAll,
+    remove(id, onClose) {
+      const forward = forwards.get(id);
+      if (forward === undefined) return false;
+      for (const index of forward.indices) onClose(index, forward.rule.proto);
+      drop(forward);
+      return true;
+    },
+    closeAll() {
+      closed = true;
+      for (let index = 0; index < listeners.length; index++) close(index);
+      forwards.clear();
+      udpIndices.clear();
+    },
   };
 }
 

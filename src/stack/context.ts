@@ -5,6 +5,7 @@ import type { Arena } from '../base/arena.ts';
 import type { Logger } from '../base/logger.ts';
 import type { StackConfig } from './config.ts';
 import type { Counters } from './counters.ts';
+import type { FlowDescription } from './flow/description.ts';
 import type { FlowTable } from './flow/table.ts';
 import type { TimerWheel } from './flow/timer-wheel.ts';
 import type { GuestState } from './guest.ts';
@@ -41,6 +42,8 @@ export interface FlowModule {
   onTimer(index: number): void;
   /** The flow waited in the room queue and there is room now. */
   onRoom(index: number): void;
+  /** Adds what only the module knows of a live flow. Not for the data path. */
+  describe(index: number, description: FlowDescription): void;
   /** The entry is about to be freed (columns in place); the host fd is closed by the caller afterwards. */
   onRelease(index: number): void;
 }

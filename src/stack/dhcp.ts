@@ -271,7 +271,10 @@ export class DhcpModule {
       destination[3] = inUse !== 0 ? inUse : yours;
       this.send(udp, messageEnd, meta.sourceMacHi, meta.sourceMacLo);
     }
-    if (type === DHCP_ACK && !isInform) ctx.log.debug(`leased ${formatIpv4(yours)} to the guest by DHCP`);
+    if (type === DHCP_ACK && !isInform) {
+      ctx.guest.leased4Ms = ctx.nowMs;
+      ctx.log.debug(`leased ${formatIpv4(yours)} to the guest by DHCP`);
+    }
   }
 
   /** Appends all options that fit, the ones a client cannot do without first. @returns the offset behind them */

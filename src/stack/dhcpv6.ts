@@ -202,7 +202,10 @@ export class Dhcpv6Module {
     if (clientId !== 0) next = copyDhcpv6Option(view, next, limit, DHCPV6_OPTION_CLIENT_ID, clientId);
     next = writeDhcpv6DuidLl(view, next, limit, DHCPV6_OPTION_SERVER_ID, config.ourMacHi, config.ourMacLo);
     if (isAdvertise) next = writeDhcpv6Uint8(view, next, limit, DHCPV6_OPTION_PREFERENCE, HIGHEST_PREFERENCE);
-    if (isRapid) next = writeDhcpv6Empty(view, next, limit, DHCPV6_OPTION_RAPID_COMMIT);
+    if (isRapid) {
+      next = writeDhcpv6Empty(view, next, limit, DHCPV6_OPTION_RAPID_COMMIT);
+      this.ctx.guest.leased6Ms = this.ctx.nowMs;
+    }
 
     switch (type) {
       case DHCPV6_CONFIRM:
@@ -302,6 +305,7 @@ export class Dhcpv6Module {
       loadIpv6(view, wrong, named, 0);
       next = writeDhcpv6IaAddress(view, next, limit, named, 0, 0, 0);
     }
+    if (type !== DHCPV6_SOLICIT) ctx.guest.leased6Ms = ctx.nowMs;
     ctx.log.debug(`offered or leased ${formatIp(ipv6.guestAddress)} to the guest by DHCPv6`);
     return endDhcpv6Option(view, at, next);
   }

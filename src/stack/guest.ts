@@ -17,6 +17,10 @@ export class GuestState {
   /** All zero until seen. */
   readonly linkLocal = new Uint32Array(4);
 
+  /** When DHCP and DHCPv6 last gave the guest its address, by the stack's clock; NaN: never. */
+  leased4Ms = Number.NaN;
+  leased6Ms = Number.NaN;
+
   constructor(config: StackConfig) {
     const known = config.guestMacHi !== 0 || config.guestMacLo !== 0;
     this.macHi = known ? config.guestMacHi : BROADCAST_HI;

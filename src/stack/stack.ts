@@ -14,6 +14,7 @@ import type { FlowModule, StackContext } from './context.ts';
 import { Counters } from './counters.ts';
 import { DhcpModule } from './dhcp.ts';
 import { Dhcpv6Module } from './dhcpv6.ts';
+import { createFlowDescription, type FlowDescription } from './flow/description.ts';
 import { DEFAULT_FLOW_CAPACITY, FLOW_PING, FLOW_TCP, FLOW_UDP, FlowTable } from './flow/table.ts';
 import { TimerWheel } from './flow/timer-wheel.ts';
 import { Reassembler } from './fragment/reassembly.ts';
@@ -208,6 +209,36 @@ export class NetworkStack {
     this.udp.onReadable(index);
   }
 
+  /** A forwarded port is about to be closed. UDP flows that came by it end; TCP connections go on. */
+  onForwardRemoved(listener: number): void {
+    this.enterTurn();
+    this.udp.onListenerRemoved(listener);
+  }
+
+  /** What is known of a flow, for people and programs that ask; undefined when the entry is not in use. Not for the data path. */
+  describeFlow(index: number): FlowDescription | undefined {
+    const { flows, ctx } = this;
+    if (!flows.isLive(index)) return undefined;
+    const description = createFlowDescription(ctx, index, this.clock.nowMs());
+    this.owners[flows.kind[index]!]!.describe(index, description);
+    return description;
+  }
+
+  /** What the stack has learned about its guest. */
+  get guest(): GuestState {
+    return this.ctx.guest;
+  }
+
+  /** Whether a guest is attached. */
+  get isGuestConnected(): boolean {
+    return this.ctx.link.connected;
+  }
+
+  /** The stack's clock, in which flows and leases have their times: monotonic milliseconds. */
+  nowMs(): number {
+    return this.clock.nowMs();
+  }
+
   /** Ends the turn; the poller calls it after each batch of events. */
   endTurn(): void {
     if (this.closed) return;
@@ -242,6 +273,7 @@ export class NetworkStack {
     if (this.inTurn) return;
     this.inTurn = true;
     this.ctx.nowMs = this.clock.nowMs();
+    this.flows.nowMs = this.ctx.nowMs;
   }
 
   /** Asks a guest that has not sent a frame yet for its MAC, so that what the host wants of it can be addressed. */

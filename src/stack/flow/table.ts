@@ -39,10 +39,20 @@ export class FlowTable {
   /** The remote as the guest addresses it; 4 words a flow. */
   readonly peerAddress: Uint32Array;
   readonly peerPort: Uint16Array;
+  /** 1: a remote began the flow, through a forwarded port; 0: the guest did. */
+  readonly fromHost: Uint8Array;
+  /** When the flow was opened, in milliseconds of the stack's clock. */
+  readonly openedMs: Float64Array;
+  /** Payload that the guest has acknowledged (TCP) or was sent. */
+  readonly bytesToGuest: Float64Array;
+  /** Payload of the guest that was passed on. */
+  readonly bytesToHost: Float64Array;
   /** Intrusive links, value is index + 1 (0: none). Owner: the room queue, see room-queue.ts. */
   readonly roomNext: Int32Array;
   readonly roomQueued: Uint8Array;
 
+  /** Time of the running turn, by the stack's clock; its owner keeps it. */
+  nowMs = 0;
   /** Entries in use, retired ones included. */
   count = 0;
   /** Entries in use by kind, retired ones excluded. */
@@ -71,6 +81,10 @@ export class FlowTable {
     this.guestPort = new Uint16Array(capacity);
     this.peerAddress = new Uint32Array(capacity * 4);
     this.peerPort = new Uint16Array(capacity);
+    this.fromHost = new Uint8Array(capacity);
+    this.openedMs = new Float64Array(capacity);
+    this.bytesToGuest = new Float64Array(capacity);
+    this.bytesToHost = new Float64Array(capacity);
     this.roomNext = new Int32Array(capacity);
     this.roomQueued = new Uint8Array(capacity);
     this.hash = new Uint32Array(capacity);
@@ -168,6 +182,10 @@ export class FlowTable {
     this.family[index] = family;
     this.generation[index] = this.generation[index]! + 1;
     this.fd[index] = -1;
+    this.fromHost[index] = 0;
+    this.openedMs[index] = this.nowMs;
+    this.bytesToGuest[index] = 0;
+    this.bytesToHost[index] = 0;
     for (let i = 0; i < 4; i++) {
       this.guestAddress[index * 4 + i] = guest[guestAt + i]!;
       this.peerAddress[index * 4 + i] = peer[peerAt + i]!;

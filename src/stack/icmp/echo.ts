@@ -27,6 +27,7 @@ import { IPV4_BROADCAST } from '../../wire/ipv4.ts';
 import { isIpv6Multicast, isIpv6Unspecified } from '../../wire/ipv6.ts';
 import type { FlowModule, StackContext } from '../context.ts';
 import { loadEndpointAddress } from '../endpoint.ts';
+import type { FlowDescription } from '../flow/description.ts';
 import { FLOW_PING } from '../flow/table.ts';
 import { GuestPackets, sumAddresses } from '../fragment/guest-packets.ts';
 import { getHopLimit, openConnectedSocket, scopeOfAddress, setHopLimit } from '../host-datagram-socket.ts';
@@ -134,6 +135,12 @@ export class EchoModule implements FlowModule {
     this.receive(index);
   }
 
+  describe(index: number, description: FlowDescription): void {
+    description.state = this.rawId[index] === 0 ? 'open' : 'raw';
+    if (description.fd >= 0) return;
+    description.remoteAddress = this.remoteAddress.slice(index * 4, index * 4 + 4);
+  }
+
   onRelease(index: number): void {
     const rawId = this.rawId[index]!;
     if (rawId === 0) return;
@@ -154,6 +161,7 @@ export class EchoModule implements FlowModule {
     if (index < 0) index = this.openSession(meta, id);
     if (index < 0) return;
     this.lastBytes[index] = l4Length;
+    flows.bytesToHost[index] = flows.bytesToHost[index]! + l4Length - ICMP_HEADER_BYTES;
     ctx.timers.arm(index, ctx.nowMs + SESSION_TIMEOUT_MS);
     if (this.rawId[index] !== 0) {
       this.hopLimit[index] = hopLimit;
@@ -291,6 +299,7 @@ export class EchoModule implements FlowModule {
     const protocol = family === 4 ? IP_PROTOCOL_ICMP : IP_PROTOCOL_ICMPV6;
     const sum = sumAddresses(family, peerAddress, at, guestAddress, at);
     packets.lay(cursor, family, protocol, offset, lengthBytes, peerAddress, at, guestAddress, at, sum);
+    flows.bytesToGuest[index] = flows.bytesToGuest[index]! + lengthBytes - ICMP_HEADER_BYTES;
     ctx.timers.arm(index, ctx.nowMs + SESSION_TIMEOUT_MS);
   }
 

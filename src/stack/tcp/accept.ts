@@ -91,6 +91,7 @@ function openFromHost(core: TcpCore, fd: number, family: number, peerPort: numbe
     ctx.counters.flowTableFull++;
     return false;
   }
+  flows.fromHost[index] = 1;
   const iss = generateIsn(ctx.secret, guest, target.guestPort, peer, peerPort, ctx.nowMs);
   c.reset(index, STATE_SYN_SENT, iss, ctx.nowMs);
   c.pseudoSum[index] = computePseudoSum(core, index);

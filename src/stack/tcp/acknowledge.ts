@@ -78,6 +78,8 @@ function takeWindow(core: TcpCore, index: number, window: number): void {
 
 function takeAdvance(core: TcpCore, index: number, ack: number, advance: number): void {
   const { columns: c } = core;
+  const { bytesToGuest } = core.flows;
+  bytesToGuest[index] = bytesToGuest[index]! + advance;
   c.sndUna[index] = ack;
   c.dupAcks[index] = 0;
   c.retries[index] = 0;

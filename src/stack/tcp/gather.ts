@@ -73,6 +73,7 @@ function flushSlot(core: TcpCore, slot: number): void {
   const index = core.slotFlow[slot]!;
   const { columns: c } = core;
   if ((c.flags[index]! & FLAG_HOST_FAILED) !== 0) return;
+  countToHost(core, index, bytes);
   const list = core.listOffset + slot * SLOT_BYTES;
   let sent = 0;
   if ((c.flags[index]! & FLAG_HAS_SPILL) === 0) {
@@ -92,6 +93,11 @@ function flushSlot(core: TcpCore, slot: number): void {
     }
   }
   spillList(core, index, list, count, sent);
+}
+
+function countToHost(core: TcpCore, index: number, bytes: number): void {
+  const { bytesToHost } = core.flows;
+  bytesToHost[index] = bytesToHost[index]! + bytes;
 }
 
 /** Moves what a list holds behind its first `skip` bytes to the spill. */
@@ -129,6 +135,7 @@ export function passBytes(core: TcpCore, index: number, data: Uint8Array): void 
   const { columns: c } = core;
   const flags = c.flags[index]!;
   if ((flags & FLAG_HOST_FAILED) !== 0) return;
+  countToHost(core, index, data.length);
   let sent = 0;
   if ((flags & FLAG_HAS_SPILL) === 0) {
     sent = core.sockets.sendBuffer(core.flows.fd[index]!, data, 0, data.length, 0);

@@ -18,12 +18,14 @@
  */
 import { checkTcp, getTcpDstPort, getTcpFlags, getTcpSrcPort, TCP_ACK, TCP_RST, TCP_SYN } from '../../wire/tcp.ts';
 import type { FlowModule, StackContext } from '../context.ts';
+import { describeTcpState, type FlowDescription } from '../flow/description.ts';
 import { FLOW_TCP } from '../flow/table.ts';
 import type { PacketMeta } from '../packet-meta.ts';
 import { EVENT_ERR, EVENT_HUP, EVENT_IN, EVENT_OUT, EVENT_RDHUP } from '../ports.ts';
 import { acceptAll } from './accept.ts';
 import { endFlow, releaseStores, resetBoth } from './close.ts';
 import {
+  FLAG_FIN_ACKED,
   FLAG_HAS_SPILL,
   FLAG_HOST_ENDING,
   FLAG_HOST_FIN,
@@ -143,6 +145,13 @@ export class TcpModule implements FlowModule {
    */
   onGuestGone(): void {
     flushGathered(this.core);
+  }
+
+  describe(index: number, description: FlowDescription): void {
+    const { columns: c } = this.core;
+    description.state = describeTcpState(c.state[index]!, c.flags[index]!);
+    // Our FIN has a sequence number like a byte.
+    if ((c.flags[index]! & FLAG_FIN_ACKED) !== 0) description.bytesToGuest--;
   }
 
   onRelease(index: number): void {

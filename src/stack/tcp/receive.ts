@@ -126,6 +126,8 @@ function receiveControl(core: TcpCore, index: number, tcpFlags: number, seq: num
     owe(core, index);
     return;
   }
+  // The guest has forgotten a connection that is over for it. What it had sent was acknowledged and still has to arrive.
+  if (isClosedBothWays(core, index)) return;
   const distance = diffSeq(seq, c.rcvNxt[index]!);
   if (distance === 0) {
     // What came before it is delivered; the remote may get to see it before the reset.

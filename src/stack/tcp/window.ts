@@ -48,6 +48,8 @@ export function advertiseWindow(c: TcpColumns, index: number): number {
 
 /** Whether the window could be opened so far that the guest should be told without being asked. */
 export function isWindowUpdateDue(c: TcpColumns, index: number): boolean {
+  // A guest that has sent its FIN has no use for it, and may be gone and answer with a RST.
+  if ((c.flags[index]! & FLAG_GUEST_FIN) !== 0) return false;
   const cap = capOf(c, index);
   const window = diffSeq(c.rcvEdge[index]!, c.rcvNxt[index]!);
   return cap - c.spilled[index]! - window >= openingStep(c, index, cap);

@@ -104,6 +104,12 @@ export class UdpListeners {
     this.layRun(i, i + 1, this.ctx.flows.family[flow]!);
   }
 
+  /** A listener is about to be closed, and its index may come back as another. */
+  forget(listener: number): void {
+    this.prepared.delete(listener);
+    this.blocked = this.blocked.filter((other) => other !== listener);
+  }
+
   /** Puts listeners that waited for room back. */
   endTurn(): void {
     const { ctx, blocked } = this;
@@ -159,6 +165,7 @@ export class UdpListeners {
     const { toGuest, flowOf, columns } = this;
     const { flows } = this.ctx;
     if (!toGuest.open(first, end, family)) return;
+    let bytes = 0;
     for (let i = first; i < end; i++) {
       const flow = flowOf[i]!;
       const at = flow * 4;
@@ -174,6 +181,10 @@ export class UdpListeners {
         columns.addressSum[flow]!,
       );
       if (i === first || flow !== flowOf[i - 1]) this.touch(flow);
+      bytes += toGuest.lengthOf(i);
+      if (i + 1 < end && flow === flowOf[i + 1]) continue;
+      flows.bytesToGuest[flow] = flows.bytesToGuest[flow]! + bytes;
+      bytes = 0;
     }
   }
 
@@ -195,6 +206,7 @@ export class UdpListeners {
         ctx.counters.flowTableFull++;
         return -1;
       }
+      flows.fromHost[flow] = 1;
       columns.reset(flows, flow);
     }
     // Answers go where the remote spoke last, also in a flow that the guest has begun.

@@ -30,6 +30,7 @@ import { IPV4_BROADCAST } from '../../wire/ipv4.ts';
 import { isIpv6Multicast, isIpv6Unspecified } from '../../wire/ipv6.ts';
 import { getUdpDstPort, getUdpLength, getUdpSrcPort, UDP_HEADER_BYTES } from '../../wire/udp.ts';
 import type { FlowModule, StackContext } from '../context.ts';
+import type { FlowDescription } from '../flow/description.ts';
 import { FLOW_UDP } from '../flow/table.ts';
 import { GuestPackets } from '../fragment/guest-packets.ts';
 import {
@@ -153,6 +154,31 @@ export class UdpModule implements FlowModule {
 
   onRoom(index: number): void {
     this.receive(index);
+  }
+
+  /** A forwarded port is about to be closed: what came by it ends. */
+  onListenerRemoved(listener: number): void {
+    const { ctx, columns } = this;
+    const { flows } = ctx;
+    this.toHost.flush();
+    this.listeners.forget(listener);
+    for (let index = 0; index < flows.bound; index++) {
+      const isOurs = flows.kind[index] === FLOW_UDP && flows.isLive(index);
+      if (isOurs && columns.via[index] === listener + 1) flows.retire(index);
+    }
+  }
+
+  describe(index: number, description: FlowDescription): void {
+    const { columns } = this;
+    const seen = columns.seen[index]!;
+    description.state = seen === SEEN_BOTH ? 'replied' : seen === SEEN_FROM_GUEST ? 'from-guest' : 'from-host';
+    const via = columns.via[index]!;
+    if (via === 0) return;
+    description.listener = via - 1;
+    const at = index * 4;
+    description.remoteAddress = columns.remoteAddress.slice(at, at + 4);
+    description.remotePort = columns.remotePort[index]!;
+    if (columns.localFamily[index] !== 0) description.localAddress = columns.localAddress.slice(at, at + 4);
   }
 
   onRelease(index: number): void {
@@ -280,11 +306,14 @@ export class UdpModule implements FlowModule {
     const peerPort = flows.peerPort[index]!;
     const addressSum = this.columns.addressSum[index]!;
     let delivered = 0;
+    let bytes = 0;
     for (let i = 0; i < count; i++) {
       if (!this.isFromRemote(index, toGuest.metaOf(i))) continue;
       toGuest.lay(i, family, peerAddress, at, peerPort, guestAddress, at, guestPort, addressSum);
       delivered++;
+      bytes += toGuest.lengthOf(i);
     }
+    flows.bytesToGuest[index] = flows.bytesToGuest[index]! + bytes;
     if (delivered > 0) this.touch(index, SEEN_FROM_HOST);
     if (delivered < count) this.handOver(index, count);
   }

@@ -25,6 +25,7 @@ export class DatagramsToHost {
   private readonly list: number;
   private flow = -1;
   private count = 0;
+  private bytes = 0;
   /** Remote and local endpoint for sends by a listener. */
   private readonly remoteEndpoint: number;
   private readonly localEndpoint: number;
@@ -51,6 +52,7 @@ export class DatagramsToHost {
     view.setUint32(pair, offset, true);
     view.setUint32(pair + 4, lengthBytes, true);
     this.count++;
+    this.bytes += lengthBytes;
   }
 
   /** Forgets what waits for a flow that is about to be freed. */
@@ -58,15 +60,19 @@ export class DatagramsToHost {
     if (this.flow !== flow) return;
     this.flow = -1;
     this.count = 0;
+    this.bytes = 0;
   }
 
   /** Sends what waits. Each datagram is tried twice: the first failure may be the news of an earlier one (ip(7)). */
   flush(): void {
     let left = this.count;
     if (left === 0) return;
+    const { ctx, flow, bytes } = this;
     this.count = 0;
-    const { ctx, flow } = this;
-    if (!ctx.flows.isLive(flow)) return;
+    this.bytes = 0;
+    const { flows } = ctx;
+    if (!flows.isLive(flow)) return;
+    flows.bytesToHost[flow] = flows.bytesToHost[flow]! + bytes;
     let at = this.list;
     let failures = 0;
     while (left > 0) {

@@ -107,6 +107,76 @@ describe('listeners', () => {
   });
 });
 
+describe('rules at run time', () => {
+  const rest = async (): Promise<void> => {};
+  const noop = (): void => {};
+
+  it('are added and watched, and listed with numbers that are never given twice', async () => {
+    const { calls, options } = createRecorder();
+    const listeners = openListeners(tcp('22'), options);
+    const added = await listeners.add([...tcp('80-81:8080-8081'), ...udp('53')], rest);
+    expect(added.map(({ id, sockets }) => [id, sockets])).toEqual([
+      [2, 2],
+      [3, 1],
+    ]);
+    expect(calls.filter((c) => c.startsWith('watch'))).toEqual([
+      `watch 11 1 ${KIND_TCP_LISTENER} 1`,
+      `watch 12 1 ${KIND_TCP_LISTENER} 2`,
+      `watch 13 1 ${KIND_UDP_LISTENER} 3`,
+    ]);
+    expect(listeners.targetOf(2)).toEqual({ guestPort: 8081 });
+    expect(listeners.idOf(3)).toBe(3);
+    expect(listeners.remove(3, noop)).toBe(true);
+    expect((await listeners.add(udp('53'), rest)).map(({ id }) => id)).toEqual([4]);
+    expect(listeners.list().map(({ id }) => id)).toEqual([1, 2, 4]);
+    expect(listeners.count).toBe(4);
+  });
+  it('are removed with all their sockets, each announced while it is open', async () => {
+    const { calls, options } = createRecorder();
+    const listeners = openListeners([...udp('53-54'), ...tcp('22')], options);
+    const announced: [number, string, number][] = [];
+    listeners.remove(1, (index, proto) => announced.push([index, proto, listeners.fdOf(index)]));
+    expect(announced).toEqual([
+      [0, 'udp', 10],
+      [1, 'udp', 11],
+    ]);
+    expect(calls.filter((c) => c.startsWith('close'))).toEqual(['close 10', 'close 11']);
+    expect([listeners.fdOf(0), listeners.targetOf(1), listeners.udpListenerAt?.(53), listeners.count]).toEqual([
+      -1,
+      undefined,
+      -1,
+      1,
+    ]);
+    expect(listeners.remove(1, noop)).toBe(false);
+  });
+  it('do not lose a UDP port that another rule has on another address', async () => {
+    const { options } = createRecorder();
+    const listeners = openListeners([...udp('127.0.0.1/53'), ...udp('127.0.0.2/53')], options);
+    expect(listeners.udpListenerAt?.(53)).toBe(1);
+    listeners.remove(2, noop);
+    expect(listeners.udpListenerAt?.(53)).toBe(0);
+  });
+  it('that cannot be bound change nothing', async () => {
+    const { calls, options } = createRecorder((_family, port) => (port === 82 ? EADDRINUSE : 0));
+    const listeners = openListeners(tcp('22'), options);
+    await expect(listeners.add(tcp('79,80-83'), rest)).rejects.toThrow('cannot listen on *:82/tcp');
+    expect(calls.filter((c) => c.startsWith('watch'))).toEqual([]);
+    expect(calls.filter((c) => c.startsWith('close')).length).toBe(4);
+    expect(listeners.list().map(({ id }) => id)).toEqual([1]);
+    expect(listeners.count).toBe(1);
+  });
+  it('with many ports let others work in between', async () => {
+    const { options } = createRecorder();
+    const listeners = openListeners([], options);
+    let rests = 0;
+    await listeners.add(tcp('1001-2000'), async () => {
+      rests++;
+    });
+    expect(rests).toBeGreaterThan(5);
+    expect(listeners.count).toBe(1000);
+  });
+});
+
 describe('a port that cannot be bound', () => {
   it('is an error that says which and why, and leaves nothing open', () => {
     const { calls, options } = createRecorder((_family, port) => (port === 23 ? EADDRINUSE : 0));
