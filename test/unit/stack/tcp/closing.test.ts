@@ -125,6 +125,31 @@ describe('closing', () => {
     expect(conn.socket.writeShut).toBe(true);
   });
 
+  it('by both with a slow host: the guest is left alone, and its reset does not cost what it had sent', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    conn.socket.end();
+    h.turn();
+    conn.ourNext = (conn.ourNext + 1) >>> 0;
+    h.take();
+    conn.socket.setSpace(1000);
+    const data = pattern(60_000);
+    conn.sendData(data, 'FPA');
+    expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
+    conn.socket.setSpace(30_000);
+    h.turn();
+    // Nothing may go to a guest for which the connection is over.
+    expect(h.take()).toEqual([]);
+    conn.send('R');
+    expect(conn.socket.state).toBe('connected');
+    conn.socket.setSpace(100_000);
+    h.turn();
+    expect(Buffer.from(conn.socket.sent).equals(data)).toBe(true);
+    expect(conn.socket.state).toBe('closed');
+    expect(conn.socket.wasReset).toBe(false);
+    expect(h.liveFlows).toBe(0);
+  });
+
   it('by the host comes after all of its data, however long the guest takes', () => {
     const h = new Harness();
     const conn = h.openOut();
