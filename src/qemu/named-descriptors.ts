@@ -15,7 +15,8 @@ export function listNamedDescriptors(args: readonly string[]): number[] {
   };
   for (const option of walkOptions(args)) {
     const properties = propertiesOf(option);
-    for (const { key, value } of properties) if (NUMBER_KEYS.has(key)) add(value);
+    // `-qmp unix:fd=5`: a chardev in short form, whose kind stands before the key.
+    for (const { key, value } of properties) if (NUMBER_KEYS.has(key.replace(/^.*:/, ''))) add(value);
     for (const prefix of ADDRESS_KEYS) addAddress(properties, prefix, add);
     if (option.name === 'incoming' && option.value?.startsWith('fd:')) add(option.value.slice(3));
     for (const path of option.value?.matchAll(/\/dev\/fd\/(\d+)/g) ?? []) add(path[1]);

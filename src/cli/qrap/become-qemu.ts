@@ -19,6 +19,8 @@ export interface Program {
 }
 
 const STDIO = [0, 1, 2];
+/** Node has no name for it. */
+const ENOEXEC = -8;
 
 /**
  * Does not return. All words are a byte in each character.
@@ -44,7 +46,7 @@ export function becomeQemu(native: NativeAddon, program: Program, state: Inherit
       becomeProgram(native, { ...request, file: program.file, args: [program.name, ...program.args] });
     } catch (error) {
       // A script without #!: the shell's, as execvp(3) has it.
-      if ((error as NodeJS.ErrnoException).code !== 'ENOEXEC') throw error;
+      if ((error as NodeJS.ErrnoException).errno !== ENOEXEC) throw error;
       becomeProgram(native, { ...request, file: '/bin/sh', args: ['/bin/sh', program.file, ...program.args] });
     }
   } catch (error) {

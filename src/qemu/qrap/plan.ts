@@ -65,9 +65,10 @@ function planPatched(words: readonly string[], architecture: string): QrapPlan {
   const kept = removeConflicts(words);
   checkJson(kept.args);
   const changes: QrapChange[] = kept.removed.map((removal) => ({ kind: 'removed', ...removal }));
-  const args = dropTakenId(kept.args, changes);
+  // What is left once more, for the devices that are left.
+  const { args, devices, machine } = removeConflicts(dropLoners(dropTakenId(kept.args, changes), changes));
   const fd = pickDescriptor(args, changes);
-  const { json, card } = planCard(args, kept.devices, kept.machine, architecture);
+  const { json, card } = planCard(args, devices, machine, architecture);
   const netdev = ['-netdev', formatNetdev(fd, NETDEV_ID, json)];
   const added = [...(card.kind === 'added' ? card.words : []), ...netdev];
   changes.push(card, { kind: 'added', words: netdev, reason: `the passt socket, which QEMU inherits as ${fd}` });
@@ -88,15 +89,38 @@ function checkJson(args: readonly string[]): void {
 }
 
 /** Removes what has our netdev's id: C keeps it (`--netdev`, -nic), and QEMU ends over the second one. */
-function dropTakenId(args: readonly string[], changes: QrapChange[]): string[] {
-  const dropped = new Set<number>();
-  for (const option of walkOptions(args)) {
-    if (!['netdev', 'nic', 'net'].includes(option.name)) continue;
-    if (getProperty(propertiesOf(option), 'id') !== NETDEV_ID) continue;
-    dropped.add(option.index).add(option.index + 1);
-    const reason = `its id is that of the one that is added`;
-    changes.push({ kind: 'removed', words: args.slice(option.index, option.index + 2), reason });
+function dropTakenId(args: readonly string[], changes: QrapChange[]): readonly string[] {
+  const isTaken = (option: GivenOption): boolean =>
+    BACKENDS.includes(option.name) && getProperty(propertiesOf(option), 'id') === NETDEV_ID;
+  return dropOptions(args, isTaken, 'its id is that of the one that is added', changes);
+}
+
+/** Removes cards whose netdev has gone: C leaves those that it does not know (`virtio-net-pci-non-transitional`), and QEMU ends. */
+function dropLoners(args: readonly string[], changes: QrapChange[]): readonly string[] {
+  const options = walkOptions(args);
+  const netdevs = new Set<string | undefined>([undefined, NETDEV_ID]);
+  for (const option of options) {
+    if (BACKENDS.includes(option.name)) netdevs.add(getProperty(propertiesOf(option), 'id'));
   }
+  // A file may define more.
+  if (options.some(({ name }) => name === 'readconfig')) return args;
+  const isLoner = (option: GivenOption): boolean =>
+    option.name === 'device' && !netdevs.has(getProperty(propertiesOf(option), 'netdev'));
+  return dropOptions(args, isLoner, 'a network card whose netdev is gone', changes);
+}
+
+const BACKENDS = ['netdev', 'nic', 'net'];
+
+function dropOptions(
+  args: readonly string[],
+  isUnwanted: (option: GivenOption) => boolean,
+  reason: string,
+  changes: QrapChange[],
+): readonly string[] {
+  const unwanted = walkOptions(args).filter(isUnwanted);
+  if (unwanted.length === 0) return args;
+  const dropped = new Set(unwanted.flatMap(({ index }) => [index, index + 1]));
+  for (const { index } of unwanted) changes.push({ kind: 'removed', words: args.slice(index, index + 2), reason });
   return args.filter((_word, index) => !dropped.has(index));
 }
 
