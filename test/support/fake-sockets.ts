@@ -26,6 +26,7 @@ import {
 } from '../../src/stack/ports.ts';
 
 export const EAGAIN = 11;
+export const EMFILE = 24;
 export const EPIPE = 32;
 export const ENOPROTOOPT = 92;
 export const ECONNRESET = 104;
@@ -237,6 +238,10 @@ export class FakeSockets implements HostSockets {
   connectResult = -EINPROGRESS;
   /** What open gives if not 0: -errno. */
   openResult = 0;
+  /** -errno values that the next accept calls give before they accept anything. */
+  readonly acceptErrors: number[] = [];
+  /** Sockets that may be open at a time; more is -EMFILE. */
+  descriptorLimit = Number.POSITIVE_INFINITY;
   /** False: SO_PEEK_OFF is refused, as old kernels do for TCP. */
   peekOffSupported = true;
   /** Number of calls by name. */
@@ -300,6 +305,13 @@ export class FakeSockets implements HostSockets {
     return socket;
   }
 
+  /** Connections that wait for accept have no descriptor yet. */
+  private openDescriptors(): number {
+    let waiting = 0;
+    for (const socket of this.sockets.values()) waiting += socket.backlog.length;
+    return this.sockets.size - waiting;
+  }
+
   private find(fd: number, call: string): FakeSocket {
     this.calls.set(call, (this.calls.get(call) ?? 0) + 1);
     const socket = this.sockets.get(fd);
@@ -313,6 +325,7 @@ export class FakeSockets implements HostSockets {
 
   open(family: number, type: number, protocol: number): number {
     if (this.openResult !== 0) return this.openResult;
+    if (this.openDescriptors() >= this.descriptorLimit) return -EMFILE;
     return this.make(family, type, protocol).fd;
   }
 
@@ -339,8 +352,12 @@ export class FakeSockets implements HostSockets {
   }
 
   accept(fd: number, endpointOffset: number): number {
-    const socket = this.find(fd, 'accept').backlog.shift();
-    if (socket === undefined) return -EAGAIN;
+    const { backlog } = this.find(fd, 'accept');
+    const error = this.acceptErrors.shift();
+    if (error !== undefined) return error;
+    if (backlog.length === 0) return -EAGAIN;
+    if (this.openDescriptors() >= this.descriptorLimit) return -EMFILE;
+    const socket = backlog.shift()!;
     this.arena.bytes.set(socket.peer, endpointOffset);
     return socket.fd;
   }

@@ -7,13 +7,16 @@
  *
  * A remote whose pair of addresses and ports is in use at the guest is refused, unless that flow is over but for its last
  * acknowledgement.
+ *
+ * Out of descriptors: a listener that is not emptied would be reported again and again. One descriptor is held in reserve; it
+ * makes room to accept what waits, only to reset it.
  */
 import { createLogGate, warnGated } from '../../base/logger.ts';
 import { IP_PROTOCOL_TCP } from '../../wire/ip-protocol.ts';
 import { isIpv4Mapped } from '../../wire/ipv4.ts';
 import { isIpv6LinkLocal } from '../../wire/ipv6.ts';
 import { FLOW_TCP } from '../flow/table.ts';
-import type { ForwardTarget } from '../ports.ts';
+import { type ForwardTarget, SOCKET_DGRAM } from '../ports.ts';
 import { endFlow } from './close.ts';
 import { FLAG_SYN_DUE, STATE_SYN_SENT } from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
@@ -47,6 +50,7 @@ export function acceptAll(core: TcpCore, listenerIndex: number): void {
   const listener = ctx.forwards.fdOf(listenerIndex);
   const target = ctx.forwards.targetOf(listenerIndex);
   if (listener < 0 || target === undefined) return;
+  if (core.spareFd < 0) core.spareFd = sockets.open(4, SOCKET_DGRAM, 0);
   for (let errors = 0; errors < MAX_ERRORS; ) {
     const fd = sockets.accept(listener, ctx.endpoint);
     if (fd >= 0) {
@@ -61,9 +65,12 @@ export function acceptAll(core: TcpCore, listenerIndex: number): void {
         return;
       case EMFILE:
       case ENFILE:
+        warnGated(ctx.log, refusedGate, ctx.nowMs, 'no descriptors left: connections to forwarded ports are reset');
+        if (!refuseNext(core, listener)) return;
+        break;
       case ENOMEM:
       case ENOBUFS:
-        warnGated(ctx.log, refusedGate, ctx.nowMs, `cannot accept connections: error ${-fd}`);
+        warnGated(ctx.log, refusedGate, ctx.nowMs, 'no memory to accept connections to forwarded ports');
         return;
       default:
         // The connection at hand failed before it was accepted (accept(2)): the next one may be good.
@@ -113,6 +120,18 @@ function guestAddressFor(core: TcpCore, family: number): Uint32Array {
   if (family === 4) return config.ipv4 === undefined ? noAddress : guest.ipv4;
   if (config.ipv6 === undefined) return noAddress;
   return isIpv6LinkLocal(peer, 0) && guest.linkLocal[0] !== 0 ? guest.linkLocal : guest.ipv6;
+}
+
+/** Resets the next connection that waits, with the descriptor held in reserve. @returns false when there is none */
+function refuseNext(core: TcpCore, listener: number): boolean {
+  const { sockets, ctx } = core;
+  if (core.spareFd < 0) return false;
+  sockets.close(core.spareFd);
+  core.spareFd = -1;
+  const fd = sockets.accept(listener, ctx.endpoint);
+  if (fd >= 0) refuse(core, fd);
+  core.spareFd = sockets.open(4, SOCKET_DGRAM, 0);
+  return fd >= 0;
 }
 
 function refuse(core: TcpCore, fd: number): void {

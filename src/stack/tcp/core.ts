@@ -50,6 +50,8 @@ export class TcpCore {
   readonly turnFlows: Int32Array;
   turnCount = 0;
 
+  /** A descriptor held in reserve for when there are no others, see accept.ts; -1: none. Owned here. */
+  spareFd = -1;
   /** Flows in STATE_TIME_WAIT. */
   timeWaitCount = 0;
 

