@@ -267,6 +267,7 @@ export class NetworkStack {
     while (this.ctx.roomQueue.take() >= 0);
     for (let index = 0; index < this.flows.bound; index++) this.flows.retire(index);
     this.flows.sweep(this.releaseFlow);
+    this.tcp.close();
   }
 
   private enterTurn(): void {
