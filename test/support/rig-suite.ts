@@ -1,5 +1,5 @@
 /** What the suites over a rig share. */
-import { it } from 'vitest';
+import { describe, it } from 'vitest';
 import { needNamespaces, needTun, needVeth, requireOrSkip } from './netns/capabilities.ts';
 import { HOST_NET } from './netns/host.ts';
 import { isDebianStack } from './stack-under-test.ts';
@@ -30,4 +30,10 @@ export const FAMILIES = [
 export function itExceptOnDebian(reason: string, name: string, body: () => Promise<void>, timeoutMs?: number): void {
   if (isDebianStack()) it.runIf(false)(`${name} (not with Debian's passt: ${reason})`, body, timeoutMs);
   else it(name, body, timeoutMs);
+}
+
+/** The same for a whole suite. */
+export function rigSuiteExceptOnDebian(reason: string, name: string, body: () => void): void {
+  if (isDebianStack()) describe.runIf(false)(`${name} (not with Debian's passt: ${reason})`, body);
+  else rigSuite(name, body);
 }
