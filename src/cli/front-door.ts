@@ -17,6 +17,11 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'show what works, on the most real guest this machine allows',
     load: async () => (await import('./demo/demo-command.ts')).runDemoCommand,
   },
+  ctl: {
+    summary:
+      'look into a running stack and change its forwards: passel ctl -s SOCKET status|flows|forwards|forward ...',
+    load: async () => (await import('./ctl/ctl-command.ts')).runCtlCommand,
+  },
   'demo-namespace-agent': {
     summary: undefined,
     load: async () => (await import('./demo/namespace-agent.ts')).runNamespaceAgent,
@@ -24,6 +29,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   passt: {
     summary: 'serve one guest, as passel-passt does',
     load: async () => (await import('./passt-command.ts')).runPasstCommand,
+  },
+  qrap: {
+    summary: 'add a passt socket to a QEMU command line and become QEMU, as passel-qrap does',
+    load: async () => (await import('./qrap/qrap-command.ts')).runQrapCommand,
   },
 };
 

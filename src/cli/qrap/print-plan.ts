@@ -3,15 +3,17 @@ import type { QrapPlan } from '../../qemu/qrap/plan.ts';
 
 /** @param name - the program's name, @param found - where it is, or why it is not */
 export function formatPlan(plan: QrapPlan, name: string, found: string): string {
-  const lines = [
-    [name, ...plan.args].map(quote).join(' '),
-    `# QEMU: ${found}`,
-    `# descriptor of the passt socket: ${plan.fd}`,
-  ];
+  const comments = [`QEMU: ${found}`, `descriptor of the passt socket: ${plan.fd}`];
   for (const { kind, words, reason } of plan.changes) {
-    lines.push(`# ${kind}: ${words.length === 0 ? reason : `${words.map(quote).join(' ')} (${reason})`}`);
+    comments.push(`${kind}: ${words.length === 0 ? reason : `${formatWords(words)} (${reason})`}`);
   }
-  return `${lines.map((line) => line.replaceAll('\n', '\n# ')).join('\n')}\n`;
+  // A word may hold a line break.
+  const lines = comments.flatMap((comment) => comment.split('\n'));
+  return `${formatWords([name, ...plan.args])}\n${lines.map((line) => `# ${line}\n`).join('')}`;
+}
+
+function formatWords(words: readonly string[]): string {
+  return words.map(quote).join(' ');
 }
 
 /** A word as a POSIX shell reads it back. */

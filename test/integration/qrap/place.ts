@@ -5,7 +5,7 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Server, type ServerOpts, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buildTool, PROJECT_ROOT } from '../../support/native-tools.ts';
@@ -109,8 +109,8 @@ export class Place {
   }
 
   /** Listens on /tmp/passt_NUMBER.socket with a behaviour of the test's choice. */
-  async listen(number: number, onConnection: (socket: Socket) => void): Promise<Server> {
-    const server = createServer((socket) => {
+  async listen(number: number, onConnection: (socket: Socket) => void, options: ServerOpts = {}): Promise<Server> {
+    const server = createServer(options, (socket) => {
       this.#sockets.add(socket);
       socket.on('close', () => this.#sockets.delete(socket));
       // A peer that goes away is an ordinary thing here.
