@@ -32,17 +32,28 @@ import { createHostSockets } from '../sys/host-sockets.ts';
 import { loadNative, type NativeAddon } from '../sys/native.ts';
 import { createPoller } from '../sys/poller.ts';
 import { listenUnix } from '../sys/unix-socket.ts';
+import { createForwardRules } from './control/forward-rules.ts';
+import type { ControlApi } from './control/routes.ts';
+import type { ControlServer } from './control/server.ts';
+import { createEventStatistics } from './event-statistics.ts';
 import type { PasstConfig } from './passt-config.ts';
+import { unlinkIfThere } from './pid-file.ts';
 import { createRawEcho, type OpenRawEcho } from './raw-echo.ts';
 import { claimSocketPath } from './socket-path.ts';
+import { writeStderr } from './stderr.ts';
 
 /** Link buffers 1 + 4 MiB, datagram and list areas of the stack; pages never touched cost nothing. */
 const ARENA_BYTES = 32 * 1024 * 1024;
+
+/** Permissions of the control socket: who may connect may change what the guest is reached by. */
+const OWNER_ONLY = 0o600;
 
 /** A stack with its guest socket and listeners, at work. */
 export interface RunningStack {
   /** Where a guest connects; undefined with a socket that we were given. The file is the caller's to remove. */
   readonly socketPath: string | undefined;
+  /** The control socket; undefined: none. The file is the caller's to remove. */
+  readonly controlPath: string | undefined;
   /** Ends everything: closes sockets and files. Harmless when called twice. */
   stop(): Promise<void>;
   /** Resolves with the exit status once the stack has ended by itself: a one-off guest has left (0). */
@@ -67,6 +78,9 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
   let rawEcho: OpenRawEcho | undefined;
   let stack: NetworkStack | undefined;
   let socketPath: string | undefined;
+  let controlFd = -1;
+  let control: ControlServer | undefined;
+  let statistics: NodeJS.Timeout | undefined;
   const stream = createStreamLink({ arena, sockets });
 
   let stopped = false;
@@ -74,6 +88,9 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
     if (stopped) return;
     stopped = true;
     poller.stop();
+    clearInterval(statistics);
+    control?.close();
+    if (control === undefined && controlFd >= 0) native.close(controlFd);
     stack?.close();
     listener?.close();
     stream.detach();
@@ -89,7 +106,11 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
   });
 
   try {
-    forwards = openListeners(config.forwards, {
+    if (config.controlPath !== undefined) {
+      const path = await claimSocketPath(config.controlPath, '--conf-path');
+      controlFd = listenAt(native, path, '--conf-path', OWNER_ONLY);
+    }
+    const listeners = openListeners(config.forwards, {
       sockets,
       view: arena.view,
       scratchOffset: endpoint,
@@ -98,6 +119,7 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
       ipv6: config.stack.ipv6 !== undefined,
       freebind: config.freebind,
     });
+    forwards = listeners;
     let link: GuestLink = stream;
     if (config.pcapPath !== undefined) {
       pcap = createPcapLink({
@@ -157,7 +179,7 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
       listener = createLinkListener({
         sockets,
         link: stream,
-        fd: listenAt(native, socketPath),
+        fd: listenAt(native, socketPath, '--socket'),
         endpoint,
         log,
         oneOff: config.oneOff,
@@ -165,13 +187,25 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
         onEnd: () => end(0),
       });
     }
-    forwards.watchAll();
+    if (controlFd >= 0) {
+      const api = createControlApi(config, running, listeners, socketPath, log);
+      // Loaded only where it is wanted: HTTP takes its time to load.
+      const { openControlServer } = await import('./control/server.ts');
+      control = await openControlServer(controlFd, api, log);
+    }
+    if (config.statsSeconds !== undefined) {
+      const table = createEventStatistics();
+      table.count(poller.handlers);
+      statistics = setInterval(() => writeStderr(table.takeLine() ?? ''), config.statsSeconds * 1000);
+    }
+    listeners.watchAll();
     poller.start();
   } catch (error) {
     await stop();
+    if (controlFd >= 0) unlinkIfThere(config.controlPath!);
     throw error;
   }
-  return { socketPath, stop, ended, stack };
+  return { socketPath, controlPath: config.controlPath, stop, ended, stack };
 }
 
 function openPcap(path: string): number {
@@ -186,11 +220,31 @@ function openPcap(path: string): number {
   }
 }
 
-function listenAt(native: NativeAddon, path: string): number {
+function createControlApi(
+  config: PasstConfig,
+  stack: NetworkStack,
+  listeners: ForwardListeners,
+  socketPath: string | undefined,
+  log: Logger,
+): ControlApi {
+  const { ipv4, ipv6, tcp, udp } = config.stack;
+  const forwards = createForwardRules({
+    listeners,
+    ephemeral: config.ephemeral,
+    log,
+    has: { ipv4: ipv4 !== undefined, ipv6: ipv6 !== undefined, tcp, udp },
+    onRemove: (index) => stack.onForwardRemoved(index),
+    endTurn: () => stack.endTurn(),
+  });
+  return { view: { stack, config: config.stack, listeners, socketPath }, forwards };
+}
+
+/** @param mode - permissions of the socket's file, less the umask; -1: only the umask counts */
+function listenAt(native: NativeAddon, path: string, option: string, mode = -1): number {
   try {
-    return listenUnix(native, path);
+    return listenUnix(native, path, { mode });
   } catch (error) {
-    throw new PasselError('PASSEL_E_SOCKET_PATH', { value: path, reason: reasonOf(error) }, { cause: error });
+    throw new PasselError('PASSEL_E_SOCKET_PATH', { option, value: path, reason: reasonOf(error) }, { cause: error });
   }
 }
 

@@ -102,6 +102,7 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
   } finally {
     await running?.stop();
     if (running?.socketPath !== undefined) unlinkIfThere(running.socketPath);
+    if (running?.controlPath !== undefined) unlinkIfThere(running.controlPath);
     logger?.close();
     signals.dispose();
   }

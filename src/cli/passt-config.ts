@@ -47,6 +47,12 @@ export interface PasstConfig {
   /** Record all frames here. */
   readonly pcapPath: string | undefined;
   readonly pidPath: string | undefined;
+  /** `--conf-path`: the control socket. */
+  readonly controlPath: string | undefined;
+  /** `--stats`: shortest time between two lines of event counts. */
+  readonly statsSeconds: number | undefined;
+  /** The host's ports for outgoing connections, for specifications that come later. */
+  readonly ephemeral: PortRange;
   readonly foreground: boolean;
   /** Undefined: the default, nobody when started as root. */
   readonly runAs: RunAs | undefined;
@@ -93,6 +99,9 @@ export function checkPasstOptions(given: Given): void {
     if (given.gave(a) && given.gave(b)) {
       throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: given.typed(a), other: given.typed(b) });
     }
+  }
+  if (given.gave('stats') && !given.has('foreground')) {
+    throw new PasselError('PASSEL_E_OPTION_REQUIRES', { option: given.typed('stats'), other: '--foreground' });
   }
   const [operand] = given.operands;
   if (operand !== undefined) {
@@ -155,6 +164,9 @@ export function buildPasstConfig(given: Given, facts: HostFacts, ephemeral: Port
     freebind: given.has('freebind'),
     pcapPath: given.last('pcap'),
     pidPath: given.last('pid'),
+    controlPath: given.last('conf-path'),
+    statsSeconds: given.last('stats'),
+    ephemeral,
     foreground: given.has('foreground'),
     runAs: given.last('runas'),
     logging: buildLoggingConfig(given),

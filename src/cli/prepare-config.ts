@@ -23,10 +23,16 @@ export function prepareConfig(given: GivenOptions<PasstOptionTable>): PasstConfi
     ...(interface6 === undefined ? {} : { interface6 }),
   });
   const config = buildPasstConfig(given, facts, readEphemeralRange());
-  const { transport } = config;
-  if (transport.kind === 'fd' || transport.path === undefined) return config;
-  // Absolute, because the working directory is left before the socket is removed.
-  return { ...config, transport: { kind: 'listen', path: resolve(transport.path) } };
+  const { transport, controlPath } = config;
+  // Absolute, because the working directory is left before the sockets are removed.
+  return {
+    ...config,
+    controlPath: controlPath === undefined ? undefined : resolve(controlPath),
+    transport:
+      transport.kind === 'fd' || transport.path === undefined
+        ? transport
+        : { kind: 'listen', path: resolve(transport.path) },
+  };
 }
 
 function readEphemeralRange(): PortRange {

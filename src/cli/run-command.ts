@@ -20,6 +20,7 @@ import type { PasstOptionTable } from './options/passt-options.ts';
 import { RUN_OPTIONS } from './options/run-options.ts';
 import { scanOptions } from './options/scan.ts';
 import { buildLoggingConfig, checkPasstOptions } from './passt-config.ts';
+import { unlinkIfThere } from './pid-file.ts';
 import { prepareConfig } from './prepare-config.ts';
 import { writeStderr } from './stderr.ts';
 
@@ -73,6 +74,7 @@ async function runWithStack(
       return await ended;
     } finally {
       await running.stop();
+      if (running.controlPath !== undefined) unlinkIfThere(running.controlPath);
     }
   } finally {
     closeGuestEnd();

@@ -17,26 +17,27 @@ function defaultPath(number: number): string {
 
 /**
  * Makes `path`, or the first free default path, ready to be listened on.
+ * @param option - named in messages
  * @returns the path
  * @throws PasselError PASSEL_E_SOCKET_IN_USE, PASSEL_E_SOCKET_PATH, PASSEL_E_SOCKET_NONE_FREE
  */
-export async function claimSocketPath(path: string | undefined): Promise<string> {
+export async function claimSocketPath(path: string | undefined, option = '--socket'): Promise<string> {
   if (path !== undefined) {
-    if (await freePath(path)) return path;
-    throw new PasselError('PASSEL_E_SOCKET_IN_USE', { value: path });
+    if (await freePath(path, option)) return path;
+    throw new PasselError('PASSEL_E_SOCKET_IN_USE', { option, value: path });
   }
   for (let number = 1; number <= DEFAULT_COUNT; number++) {
     const candidate = defaultPath(number);
-    const free = await freePath(candidate).catch(() => false);
+    const free = await freePath(candidate, option).catch(() => false);
     if (free) return candidate;
   }
   throw new PasselError('PASSEL_E_SOCKET_NONE_FREE', { value: `${defaultPath(1)} to ${defaultPath(DEFAULT_COUNT)}` });
 }
 
 /** Whether `path` can be listened on now; removes a stale socket. */
-async function freePath(path: string): Promise<boolean> {
+async function freePath(path: string, option: string): Promise<boolean> {
   const fail = (reason: string, cause?: unknown): never => {
-    throw new PasselError('PASSEL_E_SOCKET_PATH', { value: path, reason }, { cause });
+    throw new PasselError('PASSEL_E_SOCKET_PATH', { option, value: path, reason }, { cause });
   };
   const lengthBytes = Buffer.byteLength(path);
   if (lengthBytes > SOCKET_PATH_MAX_BYTES) {

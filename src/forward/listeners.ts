@@ -38,6 +38,9 @@ const IPV6_V6ONLY = 26;
 const IPV6_RECVPKTINFO = 49;
 const IPV6_FREEBIND = 78;
 
+const ENFILE = 23;
+const EMFILE = 24;
+
 /**
  * The kernel cuts this to net.core.somaxconn. Beyond it, and with SYN cookies, the host resets connections that their clients
  * believe open: 128, as C has it, loses some of 300 that come at once.
@@ -72,6 +75,8 @@ export interface ForwardListeners extends ForwardLookup {
   readonly count: number;
   /** The rule that a listener belongs to. */
   ruleOf(index: number): PortForwardRule | undefined;
+  /** The host's port of a listener; 0: there is no such listener. */
+  portOf(index: number): number;
   /** The number of the rule that a listener belongs to; 0: none. */
   idOf(index: number): number;
   /** Registers every listener with the poller: KIND_TCP_LISTENER or KIND_UDP_LISTENER and the listener's index, level-triggered. */
@@ -157,7 +162,7 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
   };
 
   /** Opens all listeners of some rules or none; a step ends after every {@link PORTS_PER_STEP} ports. */
-  function* openAll(added: readonly PortForwardRule[]): Generator<void, ForwardEntry[]> {
+  function* openAll(added: readonly PortForwardRule[], atRunTime: boolean): Generator<void, ForwardEntry[]> {
     const opened: ForwardEntry[] = [];
     let ports = 0;
     try {
@@ -173,7 +178,9 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
           for (const fd of bound.fds) put({ fd, forward, port, target });
           if (bound.errno !== 0) {
             firstProblem ??= { endpoint: describeEndpoint(rule, port), errno: bound.errno };
-            if (!rule.weak) throw bindError(rule, firstProblem.endpoint, bound.errno);
+            // Connections need descriptors too: a sweeping rule must not take the last while the stack works.
+            const isOutOfFds = bound.errno === EMFILE || bound.errno === ENFILE;
+            if (!rule.weak || (isOutOfFds && atRunTime)) throw bindError(rule, firstProblem.endpoint, bound.errno);
           }
           if (++ports % PORTS_PER_STEP !== 0) continue;
           yield;
@@ -195,7 +202,7 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
     return opened;
   }
 
-  const opening = openAll(rules);
+  const opening = openAll(rules, false);
   while (opening.next().done !== true);
 
   return {
@@ -206,13 +213,14 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
     fdOf: (index) => listeners[index]?.fd ?? -1,
     udpListenerAt: (port) => udpIndices.get(port) ?? -1,
     ruleOf: (index) => listeners[index]?.forward.rule,
+    portOf: (index) => listeners[index]?.port ?? 0,
     idOf: (index) => listeners[index]?.forward.id ?? 0,
     watchAll() {
       for (let index = 0; index < listeners.length; index++) watch(index);
     },
     list: () => [...forwards.values()],
     async add(added, rest) {
-      const steps = openAll(added);
+      const steps = openAll(added, true);
       for (;;) {
         const step = steps.next();
         if (step.done !== true) {

@@ -13,6 +13,7 @@
  */
 import { isIPv4, isIPv6 } from 'node:net';
 import { PasselError } from '../base/errors.ts';
+import { isSameIp, parseIp } from '../base/ip-text.ts';
 
 export type ForwardProto = 'tcp' | 'udp';
 
@@ -243,6 +244,40 @@ function isSameMapping(a: PortForwardRule, b: PortForwardRule): boolean {
   return (
     a.first === b.first && a.last === b.last && a.targetFirst === b.targetFirst && a.targetAddress === b.targetAddress
   );
+}
+
+/** Whether two rules are the same in every respect; addresses count by their value. */
+export function isSameForward(a: PortForwardRule, b: PortForwardRule): boolean {
+  return (
+    a.proto === b.proto &&
+    a.first === b.first &&
+    a.last === b.last &&
+    a.targetFirst === b.targetFirst &&
+    a.bindInterface === b.bindInterface &&
+    a.weak === b.weak &&
+    a.scan === b.scan &&
+    isSameAddressText(a.bindAddress, b.bindAddress) &&
+    isSameAddressText(a.targetAddress, b.targetAddress)
+  );
+}
+
+function isSameAddressText(a: string | undefined, b: string | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  const [wordsA, wordsB] = [parseIp(a), parseIp(b)];
+  return wordsA !== undefined && wordsB !== undefined && isSameIp(wordsA, wordsB);
+}
+
+/** A rule in the words of a specification that gives this rule. A sweeping rule gives the range that it came to. */
+export function formatPortForward(rule: PortForwardRule): string {
+  const device = rule.bindInterface === undefined ? '' : `%${rule.bindInterface}`;
+  const bind = rule.bindAddress === undefined && device === '' ? '' : `${rule.bindAddress ?? ''}${device}/`;
+  const range = (first: number, last: number): string => (first === last ? `${first}` : `${first}-${last}`);
+  const from = range(rule.first, rule.last);
+  const { targetAddress, targetFirst } = rule;
+  if (targetAddress === undefined && targetFirst === rule.first) return `${bind}${from}`;
+  const shown = targetAddress?.includes(':') ? `[${targetAddress}]` : targetAddress;
+  const address = shown === undefined ? '' : `${shown}/`;
+  return `${bind}${from}:${address}${range(targetFirst, targetFirst + rule.last - rule.first)}`;
 }
 
 /** Linux's default, for hosts without /proc. */

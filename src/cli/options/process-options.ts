@@ -1,6 +1,6 @@
 /** Options about the process itself: messages, files, users. Shared by all executables that run a network stack. */
-import { flag, refused, value } from './definition.ts';
-import { parsePath, parseSize, parseUserGroup, parseWord } from './values.ts';
+import { flag, value } from './definition.ts';
+import { parsePath, parseSeconds, parseSize, parseUserGroup, parseWord } from './values.ts';
 
 const MESSAGES = 'Messages:';
 const PROCESS = 'Process:';
@@ -53,8 +53,19 @@ export const PROCESS_OPTIONS = {
   'chroot-fallback': flag({ group: PROCESS, help: 'Accepted, has no effect: no pivot_root(2) is needed' }),
   help: flag({ short: 'h', group: PROCESS, help: 'Show this text and exit' }),
   version: flag({ group: PROCESS, help: 'Show the version and exit' }),
-  stats: refused({ takesValue: true, reason: 'event statistics come later; --debug tells most of it' }),
-  'conf-path': refused({ short: 'c', takesValue: true, reason: 'forwards cannot be changed at run time yet' }),
+  'conf-path': value({
+    short: 'c',
+    group: PROCESS,
+    valueName: 'PATH',
+    help: "Unix socket to ask and to change forwards at run time, by 'passel ctl' or HTTP",
+    parse: parsePath,
+  }),
+  stats: value({
+    group: MESSAGES,
+    valueName: 'SECONDS',
+    help: 'Print a line of event counts at most this often; needs --foreground',
+    parse: parseSeconds,
+  }),
 } as const;
 
 /** Value of `--pcap`, which belongs to the link. */

@@ -20,6 +20,7 @@ export const RUN_OPTIONS = {
   'one-off': refused({ short: '1', takesValue: false, reason: OWN_SOCKET }),
   pid: refused({ short: 'P', takesValue: true, reason: OWN_PROCESS }),
   foreground: refused({ short: 'f', takesValue: false, reason: OWN_PROCESS }),
+  stats: refused({ takesValue: true, reason: "the terminal is the machine's; ask its --conf-path with passel ctl" }),
   runas: refused({ takesValue: true, reason: 'start passel run as that user instead' }),
   'print-capabilities': refused({ takesValue: false, reason: 'it is for programs that start passel-passt' }),
 } as const;

@@ -46,6 +46,12 @@ export function parseSize(text: string, reject: Reject): number {
   return Number(match[1]) * 1024 ** ['', 'K', 'M', 'G'].indexOf(match[2]!.toUpperCase());
 }
 
+/** A time of whole seconds, at least one. */
+export function parseSeconds(text: string, reject: Reject): number {
+  const seconds = /^\d{1,6}$/.test(text) ? Number(text) : 0;
+  return seconds >= 1 ? seconds : reject('a number of seconds, at least 1');
+}
+
 /** A descriptor number. 1 and 2 are where messages go. */
 export function parseFd(text: string, reject: Reject): number {
   const fd = /^\d{1,7}$/.test(text) ? Number(text) : -1;

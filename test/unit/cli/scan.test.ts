@@ -134,7 +134,6 @@ describe('the options of passel-passt', () => {
     ['-Ieth0', '-I (--ns-ifname)'],
     ['--config-net', '--config-net'],
     ['--netns=/x', '--netns'],
-    ['-cx', '-c (--conf-path)'],
   ])('%s is refused by name', (argument, name) => {
     expect(refusal(PASST_OPTIONS, argument)).toContain(`PASSEL_E_OPTION_UNSUPPORTED: ${name} is not supported`);
   });

@@ -1,0 +1,239 @@
+/** What the control socket tells, as plain objects. These shapes are version 1 of the interface: fields may be added, not changed. */
+import { formatIp, formatIpv4 } from '../../base/ip-text.ts';
+import type { ForwardListeners, OpenForward } from '../../forward/listeners.ts';
+import { formatPortForward } from '../../forward/port-spec.ts';
+import type { StackConfig } from '../../stack/config.ts';
+import type { FlowDescription } from '../../stack/flow/description.ts';
+import { FLOW_PING, FLOW_TCP, FLOW_UDP } from '../../stack/flow/table.ts';
+import type { NetworkStack } from '../../stack/stack.ts';
+import { VERSION } from '../version.ts';
+
+export interface EndpointView {
+  readonly address: string;
+  /** For ping: the identifier. */
+  readonly port: number;
+}
+
+export interface FlowView {
+  /** Never the same for two flows. */
+  readonly id: string;
+  readonly proto: 'tcp' | 'udp' | 'ping';
+  readonly state: string;
+  readonly startedBy: 'guest' | 'host';
+  readonly ageSeconds: number;
+  /** Payload. */
+  readonly bytesToGuest: number;
+  readonly bytesToHost: number;
+  /** What the guest sees: its own endpoint and its peer. */
+  readonly guest: EndpointView;
+  readonly peer: EndpointView;
+  /** What the host sees: our socket and its remote; null where there is none. */
+  readonly local: EndpointView | null;
+  readonly remote: EndpointView | null;
+  /** Number of the forward by which the flow's datagrams come and go, or null. */
+  readonly forward: number | null;
+}
+
+export interface FlowPage {
+  readonly flows: readonly FlowView[];
+  /** Flows of all protocols now. */
+  readonly total: number;
+  /** What to ask for as `after` to get the next page; null: this is the last one. */
+  readonly next: number | null;
+}
+
+export interface ForwardView {
+  readonly id: number;
+  readonly proto: 'tcp' | 'udp';
+  /** A specification that means just this forward. */
+  readonly spec: string;
+  readonly bindAddress: string | null;
+  readonly bindInterface: string | null;
+  readonly first: number;
+  readonly last: number;
+  readonly targetAddress: string | null;
+  readonly targetFirst: number;
+  /** Ports that could not be bound were left out. */
+  readonly weak: boolean;
+  /** Open sockets. */
+  readonly sockets: number;
+}
+
+interface LeaseView {
+  readonly address: string;
+  readonly ageSeconds: number;
+}
+
+export interface StatusView {
+  readonly version: string;
+  readonly pid: number;
+  readonly uptimeSeconds: number;
+  /** Where a guest connects; null with --fd. */
+  readonly socket: string | null;
+  readonly guest: {
+    readonly connected: boolean;
+    readonly mac: string | null;
+    /** Addresses last seen in use. */
+    readonly ipv4: string | null;
+    readonly ipv6: string | null;
+    readonly linkLocal: string | null;
+    readonly dhcpLease: LeaseView | null;
+    readonly dhcpv6Lease: LeaseView | null;
+  };
+  readonly network: {
+    readonly mtu: number;
+    readonly ipv4: FamilyView | null;
+    readonly ipv6: FamilyView | null;
+    readonly searchDomains: readonly string[];
+    readonly hostname: string | null;
+  };
+  readonly flows: { readonly tcp: number; readonly udp: number; readonly ping: number; readonly capacity: number };
+  /** Open sockets of forwards. */
+  readonly listeners: number;
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+interface FamilyView {
+  readonly address: string;
+  readonly prefixLength: number;
+  readonly gateway: string;
+  readonly resolvers: readonly string[];
+}
+
+export interface ViewOptions {
+  readonly stack: NetworkStack;
+  readonly config: StackConfig;
+  readonly listeners: ForwardListeners;
+  readonly socketPath: string | undefined;
+}
+
+export function viewStatus({ stack, config, listeners, socketPath }: ViewOptions): StatusView {
+  const { guest, flows } = stack;
+  const now = stack.nowMs();
+  const { ipv4, ipv6 } = config;
+  const lease = (sinceMs: number, address: string): LeaseView | null =>
+    Number.isNaN(sinceMs) ? null : { address, ageSeconds: toSeconds(now - sinceMs) };
+  return {
+    version: VERSION,
+    pid: process.pid,
+    uptimeSeconds: toSeconds(process.uptime() * 1000),
+    socket: socketPath ?? null,
+    guest: {
+      connected: stack.isGuestConnected,
+      mac: guest.isMacKnown ? formatMac(guest.macHi, guest.macLo) : null,
+      ipv4: ipv4 === undefined ? null : formatIp(guest.ipv4),
+      ipv6: ipv6 === undefined ? null : formatIp(guest.ipv6),
+      linkLocal: guest.linkLocal[0] === 0 ? null : formatIp(guest.linkLocal),
+      dhcpLease: ipv4 === undefined ? null : lease(guest.leased4Ms, formatIpv4(ipv4.guestAddress)),
+      dhcpv6Lease: ipv6 === undefined ? null : lease(guest.leased6Ms, formatIp(ipv6.guestAddress)),
+    },
+    network: {
+      mtu: config.mtu,
+      ipv4:
+        ipv4 === undefined
+          ? null
+          : {
+              address: formatIpv4(ipv4.guestAddress),
+              prefixLength: ipv4.prefixLength,
+              gateway: formatIpv4(ipv4.gateway),
+              resolvers: ipv4.resolvers.map(formatIpv4),
+            },
+      ipv6:
+        ipv6 === undefined
+          ? null
+          : {
+              address: formatIp(ipv6.guestAddress),
+              prefixLength: ipv6.prefixLength,
+              gateway: formatIp(ipv6.gateway),
+              resolvers: ipv6.resolvers.map(formatIp),
+            },
+      searchDomains: config.searchDomains,
+      hostname: config.hostname === '' ? null : config.hostname,
+    },
+    flows: {
+      tcp: flows.live[FLOW_TCP]!,
+      udp: flows.live[FLOW_UDP]!,
+      ping: flows.live[FLOW_PING]!,
+      capacity: flows.capacity,
+    },
+    listeners: listeners.count,
+    counters: { ...stack.counters },
+  };
+}
+
+/**
+ * One page of the flows, in the order of the table.
+ * @param after - index of the last flow of the page before; -1: from the beginning
+ */
+export function viewFlows(
+  { stack, listeners }: ViewOptions,
+  after: number,
+  limit: number,
+  proto: FlowView['proto'] | undefined,
+): FlowPage {
+  const { flows } = stack;
+  const kind = proto === undefined ? undefined : { tcp: FLOW_TCP, udp: FLOW_UDP, ping: FLOW_PING }[proto];
+  const page: FlowView[] = [];
+  let next: number | null = null;
+  let last = after;
+  for (let index = after + 1; index < flows.bound; index++) {
+    if (!flows.isLive(index) || (kind !== undefined && flows.kind[index] !== kind)) continue;
+    if (page.length === limit) {
+      next = last;
+      break;
+    }
+    const flow = stack.describeFlow(index);
+    if (flow !== undefined) page.push(viewFlow(flow, listeners));
+    last = index;
+  }
+  return { flows: page, total: flows.count, next };
+}
+
+function viewFlow(flow: FlowDescription, listeners: ForwardListeners): FlowView {
+  const { listener } = flow;
+  const localPort = listener < 0 ? flow.localPort : listeners.portOf(listener);
+  return {
+    id: `${flow.index}.${flow.generation}`,
+    proto: flow.proto,
+    state: flow.state,
+    startedBy: flow.startedBy,
+    ageSeconds: toSeconds(flow.ageMs),
+    bytesToGuest: flow.bytesToGuest,
+    bytesToHost: flow.bytesToHost,
+    guest: { address: formatIp(flow.guestAddress), port: flow.guestPort },
+    peer: { address: formatIp(flow.peerAddress), port: flow.peerPort },
+    local: viewHostEndpoint(flow.localAddress, localPort),
+    remote: viewHostEndpoint(flow.remoteAddress, flow.remotePort),
+    forward: listener < 0 ? null : listeners.idOf(listener),
+  };
+}
+
+function viewHostEndpoint(address: Uint32Array, port: number): EndpointView | null {
+  const isKnown = port !== 0 || address.some((word) => word !== 0);
+  return isKnown ? { address: formatIp(address), port } : null;
+}
+
+export function viewForward({ id, rule, sockets }: OpenForward): ForwardView {
+  return {
+    id,
+    proto: rule.proto,
+    spec: formatPortForward(rule),
+    bindAddress: rule.bindAddress ?? null,
+    bindInterface: rule.bindInterface ?? null,
+    first: rule.first,
+    last: rule.last,
+    targetAddress: rule.targetAddress ?? null,
+    targetFirst: rule.targetFirst,
+    weak: rule.weak,
+    sockets,
+  };
+}
+
+function toSeconds(ms: number): number {
+  return Math.round(ms) / 1000;
+}
+
+function formatMac(hi: number, lo: number): string {
+  const hex = (hi * 2 ** 32 + lo).toString(16).padStart(12, '0');
+  return hex.replace(/..(?!$)/g, '$&:');
+}

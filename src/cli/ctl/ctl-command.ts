@@ -1,0 +1,102 @@
+/**
+ * `passel ctl`: looks into a running stack and changes its forwards, through the control socket (`--conf-path`). Tables for people, the
+ * stack's own JSON for programs. Exit status: 0 done, 1 refused or not understood, 2 nobody answers.
+ */
+import { PasselError } from '../../base/errors.ts';
+import type { FlowPage, FlowView, ForwardView, StatusView } from '../control/view.ts';
+import { CTL_OPTIONS, type CtlOptionTable } from '../options/ctl-options.ts';
+import type { GivenOptions } from '../options/definition.ts';
+import { scanOptions } from '../options/scan.ts';
+import { type AskStack, createClient } from './client.ts';
+import { formatFlows, formatForwards, formatStatus } from './tables.ts';
+
+const COMMANDS = `
+Commands:
+  status                      the stack, its guest, its counters
+  flows                       connections and other flows
+  forwards                    ports of this host that lead to the guest
+  forward add PROTO SPEC      forward more: PROTO tcp or udp, SPEC as for -t and -u
+  forward delete ID           close a forward, by its number...
+  forward delete PROTO SPEC   ...or by what it was made of
+`;
+
+const EXPECTED = 'status, flows, forwards, forward add PROTO SPEC, or forward delete ID or PROTO SPEC';
+/** What the control socket gives in one page at most. */
+const PAGE_MAX = 1000;
+
+interface Forwards {
+  readonly forwards: readonly ForwardView[];
+}
+
+/** @returns exit status; @throws PasselError for the caller to report */
+export async function runCtlCommand(argv: readonly string[]): Promise<number> {
+  const given = scanOptions(CTL_OPTIONS, argv);
+  if (given.has('help')) {
+    const { formatHelp } = await import('../options/help.ts');
+    process.stdout.write((await formatHelp('passel ctl [OPTION]... COMMAND', CTL_OPTIONS)) + COMMANDS);
+    return 0;
+  }
+  const path = given.last('socket') ?? process.env['PASSEL_CTL_SOCKET'] ?? '';
+  const run = chooseCommand(given);
+  if (path === '') throw new PasselError('PASSEL_E_CTL_NO_SOCKET', { expected: '--socket PATH' });
+  process.stdout.write(await run(createClient(path)));
+  return 0;
+}
+
+/** Understands the command before anything is asked. */
+function chooseCommand(given: GivenOptions<CtlOptionTable>): (ask: AskStack) => Promise<string> {
+  const asJson = given.has('json');
+  const show = <T>(answer: T, format: (answer: T) => string): string =>
+    asJson ? `${JSON.stringify(answer)}\n` : format(answer);
+  const [command, verb, ...operands] = given.operands;
+  const named = verb === undefined ? (command ?? '') : `${command} ${verb}`;
+  for (const option of ['proto', 'limit'] as const) {
+    if (given.gave(option) && command !== 'flows') {
+      throw new PasselError('PASSEL_E_OPTION_REQUIRES', { option: given.typed(option), other: 'flows' });
+    }
+  }
+  switch (named) {
+    case 'status':
+      return async (ask) => show((await ask('GET', '/v1/status')) as StatusView, formatStatus);
+    case 'flows':
+      return async (ask) => {
+        const page = await askForFlows(ask, given.last('proto'), given.last('limit') ?? Number.POSITIVE_INFINITY);
+        return show(page, ({ flows, next }) => formatFlows(flows, next === null ? flows.length : page.total));
+      };
+    case 'forwards':
+      return async (ask) =>
+        show((await ask('GET', '/v1/forwards')) as Forwards, ({ forwards }) => formatForwards(forwards));
+    case 'forward add':
+      if (operands.length !== 2) break;
+      return async (ask) => {
+        const [proto, spec] = operands;
+        const added = (await ask('POST', '/v1/forwards', { proto, spec })) as Forwards;
+        return show(added, ({ forwards }) => formatForwards(forwards));
+      };
+    case 'forward delete':
+      if (operands.length !== 1 && operands.length !== 2) break;
+      if (operands.length === 1 && !/^\d{1,15}$/.test(operands[0]!)) break;
+      return async (ask) => {
+        const [first, spec] = operands;
+        const query = spec === undefined ? `/${first}` : `?${new URLSearchParams({ proto: first!, spec })}`;
+        const removed = (await ask('DELETE', `/v1/forwards${query}`)) as Forwards;
+        return show(removed, ({ forwards }) => `deleted:\n${formatForwards(forwards)}`);
+      };
+  }
+  throw new PasselError('PASSEL_E_COMMAND_UNKNOWN', { value: given.operands.join(' '), expected: EXPECTED });
+}
+
+/** Page by page; flows that come and go in between may be missing, none comes twice. */
+async function askForFlows(ask: AskStack, proto: FlowView['proto'] | undefined, limit: number): Promise<FlowPage> {
+  const flows: FlowView[] = [];
+  let after: number | null = null;
+  for (;;) {
+    const query = new URLSearchParams({ limit: String(Math.min(PAGE_MAX, limit - flows.length)) });
+    if (after !== null) query.set('after', String(after));
+    if (proto !== undefined) query.set('proto', proto);
+    const page = (await ask('GET', `/v1/flows?${query}`)) as FlowPage;
+    flows.push(...page.flows);
+    after = page.next;
+    if (after === null || flows.length >= limit) return { flows, total: page.total, next: after };
+  }
+}

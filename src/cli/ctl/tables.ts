@@ -1,0 +1,119 @@
+/** The control socket's answers as text for people. */
+import { printable } from '../../base/errors.ts';
+import type { EndpointView, FlowView, ForwardView, StatusView } from '../control/view.ts';
+
+/** Lines of aligned columns with a heading; columns named with a leading `>` are aligned to the right. */
+export function formatTable(headings: readonly string[], rows: readonly (readonly string[])[]): string {
+  const names = headings.map((name) => name.replace(/^>/, ''));
+  const widths = names.map((name, i) => Math.max(name.length, ...rows.map((row) => row[i]!.length)));
+  const line = (cells: readonly string[]): string =>
+    cells
+      .map((cell, i) => (headings[i]!.startsWith('>') ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!)))
+      .join('  ')
+      .trimEnd();
+  return `${[names, ...rows].map(line).join('\n')}\n`;
+}
+
+export function formatFlows(flows: readonly FlowView[], total: number): string {
+  if (flows.length === 0) return 'no flows\n';
+  const rows = flows.map((flow) => [
+    flow.proto,
+    flow.state,
+    formatEndpoint(flow.guest),
+    flow.startedBy === 'guest' ? '->' : '<-',
+    formatEndpoint(flow.peer),
+    formatHostSide(flow),
+    formatBytes(flow.bytesToHost),
+    formatBytes(flow.bytesToGuest),
+    formatSeconds(flow.ageSeconds),
+  ]);
+  const headings = ['PROTO', 'STATE', 'GUEST', '', 'PEER', 'HOST SIDE', '>OUT', '>IN', '>AGE'];
+  const shown = flows.length < total ? `${flows.length} of ${total} flows\n` : '';
+  return formatTable(headings, rows) + shown;
+}
+
+/** Our socket and its remote; the remote only where it is another than the guest believes. */
+function formatHostSide({ local, remote, peer, forward }: FlowView): string {
+  const from = local === null ? '-' : formatEndpoint(local);
+  const isSame = remote === null || formatEndpoint(remote) === formatEndpoint(peer);
+  const by = forward === null ? '' : ` (forward ${forward})`;
+  return isSame ? `${from}${by}` : `${from} - ${formatEndpoint(remote)}${by}`;
+}
+
+export function formatForwards(forwards: readonly ForwardView[]): string {
+  if (forwards.length === 0) return 'no forwards\n';
+  const rows = forwards.map((forward) => [
+    String(forward.id),
+    forward.proto,
+    forward.spec,
+    formatRange(forward.bindAddress ?? '*', forward.bindInterface, forward.first, forward.last),
+    formatRange(
+      forward.targetAddress ?? 'guest',
+      null,
+      forward.targetFirst,
+      forward.targetFirst + forward.last - forward.first,
+    ),
+    String(forward.sockets),
+  ]);
+  return formatTable(['>ID', 'PROTO', 'SPEC', 'HOST', 'GUEST', '>SOCKETS'], rows);
+}
+
+function formatRange(address: string, device: string | null, first: number, last: number): string {
+  const shown = address.includes(':') ? `[${address}]` : address;
+  return `${shown}${device === null ? '' : `%${device}`}:${first === last ? first : `${first}-${last}`}`;
+}
+
+export function formatStatus(status: StatusView): string {
+  const { guest, network, flows } = status;
+  const lines: [string, string][] = [
+    ['version', `${status.version}, PID ${status.pid}, running for ${formatSeconds(status.uptimeSeconds)}`],
+    ['socket', status.socket ?? 'a descriptor'],
+    ['guest', guest.connected ? `connected${guest.mac === null ? '' : `, MAC ${guest.mac}`}` : 'not connected'],
+    ['MTU', String(network.mtu)],
+  ];
+  for (const [name, family, seen, lease] of [
+    ['IPv4', network.ipv4, guest.ipv4, guest.dhcpLease],
+    ['IPv6', network.ipv6, guest.ipv6, guest.dhcpv6Lease],
+  ] as const) {
+    if (family === null) {
+      lines.push([name, 'none']);
+      continue;
+    }
+    const leased = lease === null ? 'not leased yet' : `leased ${formatSeconds(lease.ageSeconds)} ago`;
+    lines.push([name, `${family.address}/${family.prefixLength}, router ${family.gateway}, ${leased}`]);
+    if (seen !== null && seen !== family.address) lines.push(['', `the guest uses ${seen}`]);
+    if (family.resolvers.length > 0) lines.push(['', `resolvers ${family.resolvers.join(', ')}`]);
+  }
+  if (guest.linkLocal !== null) lines.push(['', `link-local ${guest.linkLocal}`]);
+  if (network.searchDomains.length > 0) lines.push(['search', network.searchDomains.join(' ')]);
+  const kinds = `${flows.tcp} TCP, ${flows.udp} UDP, ${flows.ping} ping`;
+  lines.push(['flows', `${kinds}, room for ${flows.capacity}`], ['listeners', String(status.listeners)]);
+  const counted = Object.entries(status.counters).filter(([, count]) => count !== 0);
+  for (const [i, [name, count]] of counted.entries()) lines.push([i === 0 ? 'counters' : '', `${name} ${count}`]);
+  const width = Math.max(...lines.map(([name]) => name.length));
+  return `${lines.map(([name, text]) => `${name.padEnd(width)}  ${printable(text)}`).join('\n')}\n`;
+}
+
+export function formatEndpoint({ address, port }: EndpointView): string {
+  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
+/** Binary multiples, three digits or so. */
+export function formatBytes(bytes: number): string {
+  if (bytes < 1024) return String(bytes);
+  let value = bytes;
+  let unit = -1;
+  while (value >= 1024 && unit < 4) {
+    value /= 1024;
+    unit++;
+  }
+  return `${value.toFixed(value < 10 ? 1 : 0)}${'KMGTP'[unit]}`;
+}
+
+export function formatSeconds(seconds: number): string {
+  if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)}s`;
+  const whole = Math.floor(seconds);
+  if (whole < 3600) return `${Math.floor(whole / 60)}m${whole % 60}s`;
+  if (whole < 86_400) return `${Math.floor(whole / 3600)}h${Math.floor((whole % 3600) / 60)}m`;
+  return `${Math.floor(whole / 86_400)}d${Math.floor((whole % 86_400) / 3600)}h`;
+}
