@@ -2,6 +2,7 @@
  * The modules that configure a guest, behind the real dispatch, with a link in memory; and naive builders and decoders of frames that
  * share no code with `src/wire`, so that both sides cannot be wrong in the same way.
  */
+
 import { expect } from 'vitest';
 import { createArena } from '../../../src/base/arena.ts';
 import { silentLogger } from '../../../src/base/logger.ts';
@@ -15,6 +16,7 @@ import { GuestState } from '../../../src/stack/guest.ts';
 import { Input } from '../../../src/stack/input.ts';
 import { NdpModule } from '../../../src/stack/ndp.ts';
 import { FakeLink } from '../../support/fake-link.ts';
+import { makeStackConfig } from '../../support/stack-config.ts';
 
 export const OUR_MAC = '9a:55:9a:55:9a:55';
 export const GUEST_MAC = '52:54:00:12:34:56';
@@ -39,41 +41,13 @@ const ipv6: Ipv6Config = {
   outboundInterface: '',
 };
 
-const baseConfig: StackConfig = {
-  ourMacHi: 0x9a55,
-  ourMacLo: 0x9a559a55,
-  guestMacHi: 0,
-  guestMacLo: 0,
-  mtu: 1500,
-  advertiseMtu: true,
-  ipv4,
-  ipv6,
-  searchDomains: [],
-  hostname: '',
-  fqdn: '',
-  tcp: true,
-  udp: true,
-  icmp: true,
-  dhcp: true,
-  dhcpv6: true,
-  ndp: true,
-  routerAdvertisements: true,
-  advertiseDns: true,
-  advertiseSearch: true,
-};
-
 export interface HarnessOptions extends Omit<Partial<StackConfig>, 'ipv4' | 'ipv6'> {
   readonly ipv4?: Partial<Ipv4Config>;
   readonly ipv6?: Partial<Ipv6Config>;
 }
 
 export function createHarness(options: HarnessOptions = {}, random: () => number = () => 0.5) {
-  const config: StackConfig = {
-    ...baseConfig,
-    ...options,
-    ipv4: { ...ipv4, ...options.ipv4 },
-    ipv6: { ...ipv6, ...options.ipv6 },
-  };
+  const config = makeStackConfig({ ipv4: { ...ipv4, ...options.ipv4 }, ipv6: { ...ipv6, ...options.ipv6 } }, options);
   const arena = createArena(1 << 20);
   const link = new FakeLink(arena, 1 << 18, 1 << 18);
   const counters = new Counters();

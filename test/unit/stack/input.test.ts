@@ -1,25 +1,19 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { createArena } from '../../../src/base/arena.ts';
 import { silentLogger } from '../../../src/base/logger.ts';
-import type { StackConfig } from '../../../src/stack/config.ts';
 import type { StackContext } from '../../../src/stack/context.ts';
 import { Counters } from '../../../src/stack/counters.ts';
 import { GuestState } from '../../../src/stack/guest.ts';
 import { Input } from '../../../src/stack/input.ts';
 import type { PacketMeta } from '../../../src/stack/packet-meta.ts';
 import { seededRandom } from '../../support/seeded-random.ts';
+import { makeStackConfig } from '../../support/stack-config.ts';
 
 const OUR_MAC = [0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55];
 const GUEST_MAC = [0x52, 0x54, 0, 1, 2, 3];
 const FRAME_AT = 1024;
 
-const config: StackConfig = {
-  ourMacHi: 0x9a55,
-  ourMacLo: 0x9a559a55,
-  guestMacHi: 0,
-  guestMacLo: 0,
-  mtu: 1500,
-  advertiseMtu: true,
+const config = makeStackConfig({
   ipv4: {
     guestAddress: 0xc0000202,
     prefixLength: 24,
@@ -37,19 +31,7 @@ const config: StackConfig = {
     outboundAddress: undefined,
     outboundInterface: '',
   },
-  searchDomains: [],
-  hostname: '',
-  fqdn: '',
-  tcp: true,
-  udp: true,
-  icmp: true,
-  dhcp: true,
-  dhcpv6: true,
-  ndp: true,
-  routerAdvertisements: true,
-  advertiseDns: true,
-  advertiseSearch: true,
-};
+});
 
 /** Which module got the frame, with the fields that matter to it. */
 let taken: string[];

@@ -2,9 +2,9 @@
  * Timed scripts for TCP: the test plays the guest with hand-made segments and the remote with fake sockets, on a fake clock. Every
  * frame towards the guest is parsed by code of its own, checksums included.
  */
+
 import { createArena } from '../../../../src/base/arena.ts';
 import { silentLogger } from '../../../../src/base/logger.ts';
-import type { StackConfig } from '../../../../src/stack/config.ts';
 import type { StackContext } from '../../../../src/stack/context.ts';
 import { Counters } from '../../../../src/stack/counters.ts';
 import { FlowTable } from '../../../../src/stack/flow/table.ts';
@@ -23,6 +23,7 @@ import { RoomQueue } from '../../../../src/stack/room-queue.ts';
 import { TcpModule } from '../../../../src/stack/tcp/module.ts';
 import { FakeLink } from '../../../support/fake-link.ts';
 import { endpointRecord, type FakeSocket, FakeSockets } from '../../../support/fake-sockets.ts';
+import { makeStackConfig } from '../../../support/stack-config.ts';
 
 export const GUEST4 = new Uint32Array([0, 0, 0xffff, 0xc0000202]);
 export const REMOTE4 = new Uint32Array([0, 0, 0xffff, 0xc6336401]);
@@ -102,43 +103,28 @@ export class Harness {
     const mtu = options.mtu ?? 1500;
     this.link = new FakeLink(this.arena, options.roomBytes ?? 4 << 20, 4 << 20);
     this.sockets = new FakeSockets(this.arena);
-    const config: StackConfig = {
-      ourMacHi: 0x9a55,
-      ourMacLo: 0x9a559a55,
-      guestMacHi: 0x5254,
-      guestMacLo: 0x00010203,
-      mtu,
-      advertiseMtu: true,
-      ipv4: {
-        guestAddress: GUEST4[3]!,
-        prefixLength: 24,
-        gateway: 0xc0000201,
-        resolvers: [],
-        outboundAddress: options.outboundAddress ?? 0,
-        outboundInterface: options.outboundInterface ?? '',
+    const config = makeStackConfig(
+      {
+        ipv4: {
+          guestAddress: GUEST4[3]!,
+          prefixLength: 24,
+          gateway: 0xc0000201,
+          resolvers: [],
+          outboundAddress: options.outboundAddress ?? 0,
+          outboundInterface: options.outboundInterface ?? '',
+        },
+        ipv6: {
+          guestAddress: GUEST6,
+          prefixLength: 64,
+          gateway: new Uint32Array([0xfe800000, 0, 0, 1]),
+          ourLinkLocal: new Uint32Array([0xfe800000, 0, 0, 1]),
+          resolvers: [],
+          outboundAddress: undefined,
+          outboundInterface: '',
+        },
       },
-      ipv6: {
-        guestAddress: GUEST6,
-        prefixLength: 64,
-        gateway: new Uint32Array([0xfe800000, 0, 0, 1]),
-        ourLinkLocal: new Uint32Array([0xfe800000, 0, 0, 1]),
-        resolvers: [],
-        outboundAddress: undefined,
-        outboundInterface: '',
-      },
-      searchDomains: [],
-      hostname: '',
-      fqdn: '',
-      tcp: true,
-      udp: true,
-      icmp: true,
-      dhcp: true,
-      dhcpv6: true,
-      ndp: true,
-      routerAdvertisements: true,
-      advertiseDns: true,
-      advertiseSearch: true,
-    };
+      { guestMacHi: 0x5254, guestMacLo: 0x00010203, mtu },
+    );
     const capacity = options.capacity ?? 64;
     const flows = new FlowTable(capacity, [1, 2]);
     const map: AddressMap = {

@@ -2,6 +2,7 @@
  * A stack of UDP, echo and reassembly behind the real dispatch, with sockets, link and clock in the test's hand; and packets built and read
  * byte by byte, without the codecs under test.
  */
+
 import { createArena } from '../../../../src/base/arena.ts';
 import { formatIp, parseIp } from '../../../../src/base/ip-text.ts';
 import { type Logger, silentLogger } from '../../../../src/base/logger.ts';
@@ -30,6 +31,7 @@ import { RoomQueue } from '../../../../src/stack/room-queue.ts';
 import { UdpModule } from '../../../../src/stack/udp/module.ts';
 import { FakeLink } from '../../../support/fake-link.ts';
 import { endpointRecord, type FakeSocket, FakeSockets } from '../../../support/fake-sockets.ts';
+import { makeStackConfig } from '../../../support/stack-config.ts';
 
 export const GUEST_4 = '192.0.2.2';
 export const ROUTER_4 = '192.0.2.1';
@@ -197,43 +199,28 @@ export class TestStack {
 }
 
 function makeConfig(options: StackOptions): StackConfig {
-  return {
-    ourMacHi: 0x9a55,
-    ourMacLo: 0x9a559a55,
-    guestMacHi: 0x5254,
-    guestMacLo: 0x00010203,
-    mtu: options.mtu ?? 1500,
-    advertiseMtu: true,
-    ipv4: {
-      guestAddress: ip(GUEST_4)[3]!,
-      prefixLength: 24,
-      gateway: ip(ROUTER_4)[3]!,
-      resolvers: [],
-      outboundAddress: options.outbound === undefined ? 0 : ip(options.outbound)[3]!,
-      outboundInterface: options.outbound === undefined ? '' : 'eth7',
+  return makeStackConfig(
+    {
+      ipv4: {
+        guestAddress: ip(GUEST_4)[3]!,
+        prefixLength: 24,
+        gateway: ip(ROUTER_4)[3]!,
+        resolvers: [],
+        outboundAddress: options.outbound === undefined ? 0 : ip(options.outbound)[3]!,
+        outboundInterface: options.outbound === undefined ? '' : 'eth7',
+      },
+      ipv6: {
+        guestAddress: ip(GUEST_6),
+        prefixLength: 64,
+        gateway: ip(ROUTER_6),
+        ourLinkLocal: ip(OUR_LINK_LOCAL),
+        resolvers: [],
+        outboundAddress: undefined,
+        outboundInterface: '',
+      },
     },
-    ipv6: {
-      guestAddress: ip(GUEST_6),
-      prefixLength: 64,
-      gateway: ip(ROUTER_6),
-      ourLinkLocal: ip(OUR_LINK_LOCAL),
-      resolvers: [],
-      outboundAddress: undefined,
-      outboundInterface: '',
-    },
-    searchDomains: [],
-    hostname: '',
-    fqdn: '',
-    tcp: true,
-    udp: true,
-    icmp: true,
-    dhcp: true,
-    dhcpv6: true,
-    ndp: true,
-    routerAdvertisements: true,
-    advertiseDns: true,
-    advertiseSearch: true,
-  };
+    { guestMacHi: 0x5254, guestMacLo: 0x00010203, mtu: options.mtu ?? 1500 },
+  );
 }
 
 // ------------------------------------------------------------------------------------------------------------ bytes, naively
