@@ -6,6 +6,9 @@
  * guest can take a static address of its choice. An announcement (sender = target) wants no answer. Requests, replies and
  * announcements all tell which address the guest uses, and forwards follow that.
  *
+ * One request is no guest's: from nobody for address 0, by which qrap(1) finds out whether a passt is here. It is answered with IPv4
+ * switched off as well.
+ *
  * Nothing is stored: the guest's MAC is the source of its frames. A guest that has not sent any yet is asked for it (`askGuest`) when
  * something is to be sent to it, since what goes to the broadcast MAC no TCP takes.
  */
@@ -49,7 +52,6 @@ export class ArpModule {
     const { ctx } = this;
     const { view, counters, guest, config } = ctx;
     const { ipv4 } = config;
-    if (ipv4 === undefined) return;
     const at = meta.frameOffset + ETHERNET_HEADER_BYTES;
     const status = checkArp(view, at, meta.frameEnd);
     if (status < 0) {
@@ -59,6 +61,11 @@ export class ArpModule {
     }
     const senderAddress = getArpSenderAddress(view, at);
     const targetAddress = getArpTargetAddress(view, at);
+    if (senderAddress === 0 && targetAddress === 0) {
+      if (getArpOperation(view, at) === ARP_REQUEST) this.reply(at, 0, 0, meta);
+      return;
+    }
+    if (ipv4 === undefined) return;
     // A guest that claims our own address keeps the forwards it had: nothing could be sent to it there.
     if (senderAddress !== ipv4.gateway) {
       this.sender[3] = senderAddress;

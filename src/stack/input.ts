@@ -118,7 +118,7 @@ export class Input {
     } else if (etherType === ETHERTYPE_IPV6) {
       if (config.ipv6 !== undefined) this.ipv6(l3Offset, end, false);
     } else if (etherType === ETHERTYPE_ARP) {
-      if (config.ipv4 !== undefined) this.modules.arp.input(meta);
+      this.modules.arp.input(meta);
     } else {
       counters.unknownProtocol++;
     }

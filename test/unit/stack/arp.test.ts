@@ -84,6 +84,11 @@ describe('ARP', () => {
     expect(ask(harness, '192.0.2.2', '192.0.2.1')).toBe('192.0.2.1');
   });
 
+  it("answers qrap's question whether a passt is here", () => {
+    expect(ask(createHarness(), '0.0.0.0', '0.0.0.0')).toBe('0.0.0.0');
+    expect(createHarness().exchange(arp(2, '0.0.0.0', '0.0.0.0'))).toEqual([]);
+  });
+
   it('counts and drops what is cut off or about other things', () => {
     const harness = createHarness();
     const whole = arp(1, '192.0.2.2', '192.0.2.1');
