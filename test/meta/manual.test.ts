@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { CTL_OPTIONS } from '../../src/cli/options/ctl-options.ts';
 import type { OptionDefinition, OptionTable } from '../../src/cli/options/definition.ts';
 import { formatHelp } from '../../src/cli/options/help.ts';
 import { PASST_OPTIONS } from '../../src/cli/options/passt-options.ts';
@@ -44,6 +45,24 @@ describe('passel-passt(1)', () => {
     const section = page.slice(page.indexOf('.SH NOT SUPPORTED'), page.indexOf('.SH SIGNALS'));
     for (const [name, row] of Object.entries(PASST_OPTIONS)) {
       if (row.kind === 'refused') expect(section).toMatch(new RegExp(`--${name}(?![a-z-])`));
+    }
+  });
+});
+
+describe('passel-ctl(1)', () => {
+  it('has a paragraph for every option', () => {
+    expect(listOptionTags('passel-ctl.1').sort()).toEqual(listTags(CTL_OPTIONS).sort());
+  });
+  it('names every request of the control socket and every field of its answers', () => {
+    const page = toPlainText(readFileSync(join(root, 'man/passel-ctl.1'), 'utf8'));
+    const routes = readFileSync(join(root, 'src/cli/control/routes.ts'), 'utf8');
+    const requests = [...routes.matchAll(/^ \* +(GET|POST|DELETE) +(\/v1\/[\w/]+)/gm)];
+    expect(requests.length).toBeGreaterThan(5);
+    for (const [, method, path] of requests) expect(page).toContain(`${method} ${path}`);
+    const view = readFileSync(join(root, 'src/cli/control/view.ts'), 'utf8');
+    const fields = [...view.matchAll(/^ +readonly (\w+):/gm)].map((match) => match[1]!);
+    for (const field of fields.filter((name) => name !== 'stack' && name !== 'config' && name !== 'socketPath')) {
+      expect(page).toMatch(new RegExp(`\\b${field}\\b`));
     }
   });
 });

@@ -2,6 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { PasselError } from '../../../src/base/errors.ts';
 import {
   DEFAULT_EPHEMERAL,
+  formatPortForward,
+  isSameForward,
   type PortForwardRule,
   parseEphemeralRange,
   parsePortSpec,
@@ -123,5 +125,28 @@ describe('the ephemeral range', () => {
   });
   it.each(['', 'x', '5 3', '0 70000'])('falls back to the default for %j', (text) => {
     expect(parseEphemeralRange(text)).toEqual(DEFAULT_EPHEMERAL);
+  });
+});
+
+describe('a rule in words', () => {
+  it.each([
+    '22',
+    '22:2222',
+    '20-22:30-32',
+    '127.0.0.1/80:8080',
+    '%eth0/80',
+    '::1%eth0/80-81',
+    '80:192.0.2.9/80',
+    '80:[fd00::1]/81',
+  ])('%s gives the same rule', (spec) => {
+    const [rule] = parsePortSpec('-t', 'tcp', spec, DEFAULT_EPHEMERAL);
+    expect(formatPortForward(rule!)).toBe(spec);
+  });
+  it('is the same with an address in another form, and not with another address', () => {
+    const parse = (spec: string) => parsePortSpec('-t', 'tcp', spec, DEFAULT_EPHEMERAL)[0]!;
+    expect(isSameForward(parse('::1/80'), parse('0:0::1/80'))).toBe(true);
+    expect(isSameForward(parse('::1/80'), parse('::2/80'))).toBe(false);
+    expect(isSameForward(parse('::1/80'), parse('80'))).toBe(false);
+    expect(isSameForward(parse('80'), parse('80:81'))).toBe(false);
   });
 });
