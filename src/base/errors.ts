@@ -47,6 +47,7 @@ export const ERROR_TABLE = {
   PASSEL_E_QEMU_EXECUTE: { exitStatus: 1, form: "cannot become '{value}': {reason}" },
   PASSEL_E_QRAP_NO_PASST: { exitStatus: 1, form: 'no passt socket answered: {value}' },
   PASSEL_E_QRAP_FD: { exitStatus: 1, form: 'descriptor {value} cannot be had: {reason}' },
+  PASSEL_E_LINK: { exitStatus: 1, form: "cannot make '{value}': {reason}" },
   PASSEL_E_FORWARD_UNKNOWN: { exitStatus: 1, form: 'there is no forward {value}' },
   PASSEL_E_CONTROL_REQUEST: { exitStatus: 1, form: 'the request is not valid: {reason}' },
   PASSEL_E_CONTROL_SIZE: { exitStatus: 1, form: 'the request has more than {value} bytes' },

@@ -22,6 +22,14 @@ const COMMANDS: Readonly<Record<string, Command>> = {
       'look into a running stack and change its forwards: passel ctl -s SOCKET status|flows|forwards|forward ...',
     load: async () => (await import('./ctl/ctl-command.ts')).runCtlCommand,
   },
+  doctor: {
+    summary: 'say what this machine allows, and what to do about the rest',
+    load: async () => (await import('./doctor/doctor-command.ts')).runDoctorCommand,
+  },
+  'install-links': {
+    summary: 'make a directory of drop-in names (passt, qrap) for PATH: passel install-links DIR',
+    load: async () => (await import('./links/links-command.ts')).runLinksCommand,
+  },
   'demo-namespace-agent': {
     summary: undefined,
     load: async () => (await import('./demo/namespace-agent.ts')).runNamespaceAgent,

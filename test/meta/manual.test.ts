@@ -3,7 +3,9 @@ import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { CTL_OPTIONS } from '../../src/cli/options/ctl-options.ts';
 import type { OptionDefinition, OptionTable } from '../../src/cli/options/definition.ts';
+import { DOCTOR_OPTIONS } from '../../src/cli/options/doctor-options.ts';
 import { formatHelp } from '../../src/cli/options/help.ts';
+import { LINKS_OPTIONS } from '../../src/cli/options/links-options.ts';
 import { PASST_OPTIONS } from '../../src/cli/options/passt-options.ts';
 import { RUN_OPTIONS } from '../../src/cli/options/run-options.ts';
 
@@ -68,6 +70,10 @@ describe('passel-ctl(1)', () => {
 });
 
 describe('passel(1)', () => {
+  it('has a paragraph for every option of the commands that have no page of their own', () => {
+    const tags = listOptionTags('passel.1');
+    for (const table of [DOCTOR_OPTIONS, LINKS_OPTIONS]) expect(tags).toEqual(expect.arrayContaining(listTags(table)));
+  });
   it('names what passel run has in addition, and what it lacks', () => {
     const tags = listOptionTags('passel.1');
     const page = toPlainText(readFileSync(join(root, 'man/passel.1'), 'utf8'));
