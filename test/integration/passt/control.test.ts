@@ -1,5 +1,5 @@
 /** The control socket of a stack at work, by HTTP and by passel ctl: what it tells, what it changes, and what it leaves alone. */
-import { chmodSync, mkdtempSync, readdirSync, rmdirSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmdirSync, statSync } from 'node:fs';
 import { request } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -285,10 +285,41 @@ describe.runIf(!isDebianStack())("what Debian's passt does not have", () => {
       expect((await ctl('flows')).stdout).toMatch(/^PROTO +STATE/);
     });
 
+    it('belongs to passel run too, and goes with it', async () => {
+      const own = join(directory, 'run');
+      const script = `passel_ctl() { ${process.execPath} ${join(PROJECT_ROOT, 'dist/helpers/passel.cjs')} ctl -s ${own} "$@"; }
+        passel_ctl forward add tcp 127.0.0.1/6400 && passel_ctl -j status`;
+      const passel = [join(PROJECT_ROOT, 'dist/helpers/passel.cjs'), 'run', '-c', own, '--', 'sh', '-c', script];
+      const answer = await rig.host.run(process.execPath, passel);
+      const [heading, , json] = answer.stdout.split('\n');
+      expect(heading).toMatch(/ID +PROTO/);
+      expect(JSON.parse(json!)).toMatchObject({ socket: null, listeners: 1, guest: { connected: true } });
+      expect(existsSync(own)).toBe(false);
+    });
+
     it('is missed by passel ctl with status 2', async () => {
       const answer = await ctl('-s', `${path}.not`, 'status');
       expect(answer.status).toBe(2);
       expect(answer.stderr).toContain('ENOENT: no such file or directory');
+    });
+
+    it('is beside a table of event counts, with --stats', async () => {
+      const other = startStack(rig.host, stackCommand(), [
+        '-f',
+        '-s',
+        `${rig.socketPath}.3`,
+        '--stats',
+        '1',
+        '-t',
+        '6410',
+      ]);
+      await waitUntil('the stack', () => existsSync(`${rig.socketPath}.3`));
+      await runPeer(rig.wan, 'connect', { addr: own, port: 6410, bind: remote, send: 1, timeout: 1 });
+      await waitUntil('a line', () => /\n *0 +0 +\d+ +[1-9]\d* +0 +0 +0\n/.test(other.output()));
+      expect(await other.stop()).toBe(0);
+      const without = startStack(rig.host, stackCommand(), ['-s', `${rig.socketPath}.3`, '--stats', '1']);
+      expect(await without.exited()).toBe(1);
+      expect(without.output()).toContain('--stats needs --foreground');
     });
 
     it('is not taken from a stack that has it', async () => {
