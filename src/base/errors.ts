@@ -34,6 +34,7 @@ export const ERROR_TABLE = {
   PASSEL_E_FD: { exitStatus: 1, form: '--fd: descriptor {value} cannot be used: {reason}' },
   PASSEL_E_FILE: { exitStatus: 1, form: "{option}: cannot open '{value}': {reason}" },
   PASSEL_E_USER: { exitStatus: 1, form: "{option}: cannot run as '{value}': {reason}" },
+  PASSEL_E_SANDBOX: { exitStatus: 1, form: 'cannot give up privileges: {reason}' },
   PASSEL_E_ADDON: { exitStatus: 1, form: "cannot load the native addon '{value}': {reason}" },
   PASSEL_E_DAEMON: { exitStatus: 1, form: 'the background process ended before it was ready: {reason}' },
   PASSEL_E_RUN_NO_COMMAND: {

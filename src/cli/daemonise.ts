@@ -76,21 +76,31 @@ export function launchDaemon(keepFd: number | undefined): Promise<number> {
   });
 }
 
-/**
- * In the daemon: tells the launcher that we are ready and lets go of it.
- * @returns false if the launcher is gone, which means that nobody wants us any more
- */
-export function reportReady(): boolean {
-  let heard = true;
-  try {
-    writeSync(STDERR_FD, Uint8Array.of(READY_BYTE));
-  } catch {
-    heard = false;
-  }
-  // open(2) gives the lowest free number, which is the one just closed: later output of Node itself must go nowhere and not
-  // into whatever would be opened next.
-  closeSync(STDERR_FD);
-  openSync('/dev/null', 'w');
+/** In the daemon: the last step of its start. */
+export interface Readiness {
+  /**
+   * Tells the launcher that we are ready and lets go of it.
+   * @returns false if the launcher is gone, which means that nobody wants us any more
+   */
+  report(): boolean;
+}
+
+/** In the daemon: opens what {@link Readiness.report} needs, since nothing may be opened by then, and leaves the working directory. */
+export function prepareReadiness(): Readiness {
+  const nullFd = openSync('/dev/null', 'w');
   process.chdir('/');
-  return heard;
+  return {
+    report() {
+      let heard = true;
+      try {
+        writeSync(STDERR_FD, Uint8Array.of(READY_BYTE));
+      } catch {
+        heard = false;
+      }
+      // Later output of Node itself must go nowhere.
+      loadNative().duplicateTo(nullFd, STDERR_FD);
+      closeSync(nullFd);
+      return heard;
+    },
+  };
 }

@@ -5,7 +5,7 @@
  * code and other fields. A log file has a fixed first line that says which program wrote it, and a size limit: when it is
  * reached, the older half of the lines goes.
  */
-import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import pino from 'pino';
 import { PasselError, printable, reasonOf } from '../base/errors.ts';
 import { LOG_LEVELS, type LogFields, type Logger, type LogLevel } from '../base/logger.ts';
@@ -115,5 +115,5 @@ function dropOlderHalf(fd: number, header: Buffer, size: number, maxBytes: numbe
   ftruncateSync(fd, 0);
   writeSync(fd, header);
   writeSync(fd, kept);
-  return fstatSync(fd).size;
+  return header.length + kept.length;
 }

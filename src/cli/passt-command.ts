@@ -10,7 +10,7 @@ import { PasselError, reasonOf } from '../base/errors.ts';
 import { formatIp, formatIpv4 } from '../base/ip-text.ts';
 import type { Logger } from '../base/logger.ts';
 import type { RunningStack } from './compose.ts';
-import { launchDaemon, reportReady, takeDaemonMark } from './daemonise.ts';
+import { launchDaemon, prepareReadiness, takeDaemonMark } from './daemonise.ts';
 import type { ClosableLogger } from './logging.ts';
 import type { GivenOptions } from './options/definition.ts';
 import { PASST_OPTIONS, type PasstOptionTable } from './options/passt-options.ts';
@@ -19,6 +19,7 @@ import { buildLoggingConfig, checkPasstOptions, type PasstConfig } from './passt
 import { openPidFile, type PidFile, unlinkIfThere } from './pid-file.ts';
 import { prepareConfig } from './prepare-config.ts';
 import { changeUser, resolveRunAs } from './run-as.ts';
+import type { Sandbox } from './sandbox.ts';
 import { watchEndingSignals } from './signals.ts';
 import { writeStderr } from './stderr.ts';
 import { VERSION } from './version.ts';
@@ -71,7 +72,12 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
   let logger: ClosableLogger | undefined;
   let pidFile: PidFile | undefined;
   let running: RunningStack | undefined;
+  let sandbox: Sandbox | undefined;
   let ready = false;
+  const remove = (path: string): void => {
+    if (sandbox === undefined) unlinkIfThere(path);
+    else sandbox.remove(path);
+  };
   try {
     // Loaded here, because launchers do without.
     const { openLogger } = await import('./logging.ts');
@@ -84,25 +90,38 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
     if (config.pidPath !== undefined) pidFile = openPidFile(config.pidPath);
     const runAs = resolveRunAs(config.runAs);
     const { startPasst } = await import('./compose.ts');
+    const { prepareSandbox } = await import('./sandbox.ts');
     running = await startPasst(config, logger);
+    const readiness = isDaemon ? prepareReadiness() : undefined;
+    if (given.has('no-sandbox')) {
+      logger.warn(
+        '--no-sandbox: whoever takes over this process can do all that its user can; this is for debugging only',
+      );
+    } else {
+      const { socketPath, controlPath } = running;
+      const removable = [socketPath, controlPath, pidFile?.path].filter((path) => path !== undefined);
+      const mayListen = controlPath !== undefined;
+      sandbox = await prepareSandbox({ removable, changesUser: runAs !== undefined, mayListen, log: logger });
+    }
     if (runAs !== undefined) {
       if (config.runAs === undefined) logger.info(`started as root: changing to user ${runAs.uid}, group ${runAs.gid}`);
       changeUser(runAs);
     }
     describeStart(config, running.socketPath, logger);
     pidFile?.write(process.pid);
-    if (isDaemon && !reportReady()) throw new PasselError('PASSEL_E_DAEMON', { reason: 'its launcher was ended' });
+    sandbox?.enter();
+    if (readiness?.report() === false) throw new PasselError('PASSEL_E_DAEMON', { reason: 'its launcher was ended' });
     ready = true;
     const outcome = await Promise.race([running.ended, signals.signal]);
     if (typeof outcome === 'string') logger.info(`${outcome}: stopping`);
     return typeof outcome === 'string' ? 0 : outcome;
   } catch (error) {
-    if (!ready) pidFile?.abandon();
+    if (!ready) pidFile?.abandon(remove);
     throw error;
   } finally {
     await running?.stop();
-    if (running?.socketPath !== undefined) unlinkIfThere(running.socketPath);
-    if (running?.controlPath !== undefined) unlinkIfThere(running.controlPath);
+    if (running?.socketPath !== undefined) remove(running.socketPath);
+    if (running?.controlPath !== undefined) remove(running.controlPath);
     logger?.close();
     signals.dispose();
   }

@@ -3,18 +3,23 @@
  * written once the process is ready, so that who reads it can rely on the process.
  */
 import { closeSync, constants, existsSync, openSync, unlinkSync, writeSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { PasselError, reasonOf } from '../base/errors.ts';
 
 export interface PidFile {
+  /** Absolute. */
+  readonly path: string;
   /** Writes the PID and closes the file. */
   write(pid: number): void;
   /** Gives up: closes the file, and removes it if it was not there before. */
-  abandon(): void;
+  abandon(remove?: (path: string) => void): void;
 }
 
 /** @throws PasselError PASSEL_E_FILE */
 export function openPidFile(path: string): PidFile {
   const existed = existsSync(path);
+  // The working directory may be another when it is removed.
+  const absolutePath = resolve(path);
   let fd = -1;
   try {
     fd = openSync(path, constants.O_CREAT | constants.O_TRUNC | constants.O_WRONLY, 0o600);
@@ -26,14 +31,15 @@ export function openPidFile(path: string): PidFile {
     fd = -1;
   };
   return {
+    path: absolutePath,
     write(pid) {
       writeSync(fd, `${pid}\n`);
       close();
     },
-    abandon() {
+    abandon(remove = unlinkIfThere) {
       close();
       // Callers that made the file themselves (QEMU) also remove it themselves.
-      if (!existed) unlinkIfThere(path);
+      if (!existed) remove(absolutePath);
     },
   };
 }

@@ -16,6 +16,15 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* A file that may be removed when the process can name no other: see sandbox.c. */
+struct sealed_name {
+  int dir;
+  /* NULL: the slot is free. */
+  const char *name;
+};
+
+enum { SEALED_SLOTS = 4 };
+
 struct addon {
   uint8_t *arena;
   uint64_t arena_length;
@@ -23,6 +32,7 @@ struct addon {
   napi_ref arena_ref;
   /* Memory that is written to and never read: where skipped bytes of a peek go. Allocated on first use. */
   uint8_t *scratch;
+  struct sealed_name sealed[SEALED_SLOTS];
 };
 
 enum { SCRATCH_BYTES = 65536 };
@@ -51,6 +61,7 @@ extern const struct export_row TAP_EXPORTS[];
 extern const struct export_row NETIF_EXPORTS[];
 extern const struct export_row PROCESS_EXPORTS[];
 extern const struct export_row EXEC_EXPORTS[];
+extern const struct export_row SANDBOX_EXPORTS[];
 
 /* ------------------------------------------------------------------------------------------------------------------ calls */
 

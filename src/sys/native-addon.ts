@@ -12,7 +12,8 @@ export interface NativeAddon
     MemoryAddon,
     TapAddon,
     NetifAddon,
-    ProcessAddon {}
+    ProcessAddon,
+    SandboxAddon {}
 
 /** What `startPoll` gives: opaque, kept alive by the addon while the poll runs. */
 export type PollHandle = object;
@@ -237,4 +238,32 @@ export interface ProcessAddon {
   setNoNewPrivileges(): number;
   /** PR_SET_DUMPABLE: whether processes of the same user may trace this one; `on` is 0 or 1. */
   setDumpable(on: number): number;
+}
+
+/** Giving up, in all threads of the process, what it could do. Nothing of it can be undone. */
+export interface SandboxAddon {
+  /**
+   * Keeps, of the capabilities that each thread holds, those in `keep`; none is inheritable or ambient afterwards. Of the bounding
+   * set those in `bound` stay, which takes CAP_SETPCAP; without it the set is left alone. Masks are two halves of 32 bits.
+   * @param threadList - a directory fd of /proc/self/task
+   * @returns the number of threads, or -errno (-ETIMEDOUT (-110): one did not answer within 2 s)
+   */
+  limitCapabilities(threadList: number, keepLow: number, keepHigh: number, boundLow: number, boundHigh: number): number;
+  /**
+   * PR_SET_NO_NEW_PRIVS and a seccomp(2) filter with SECCOMP_FILTER_FLAG_TSYNC.
+   * @param program - struct sock_filter, 8 bytes in the machine's byte order for each instruction
+   * @returns 0, -errno, or the id of a thread that has a filter of its own
+   */
+  loadFilter(program: Uint8Array): number;
+  /** fchdir(2) and chroot(2): the directory becomes root and working directory. */
+  changeRoot(fd: number): number;
+  /**
+   * Notes a file that `unlinkSealed` may remove later, by its name in the open directory `dirFd`, which stays the caller's. The name
+   * lies in a read-only page at a fixed address above 0x5000_0000_0000, so that a filter can allow it and nothing else.
+   * @param slot - 0 to 3
+   * @returns the address, or -errno (-EEXIST (-17): the slot or the address is taken)
+   */
+  sealName(slot: number, dirFd: number, name: string): number;
+  /** unlinkat(2) of a sealed name. */
+  unlinkSealed(slot: number): number;
 }

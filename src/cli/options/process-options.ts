@@ -51,6 +51,10 @@ export const PROCESS_OPTIONS = {
     parse: parseUserGroup,
   }),
   'chroot-fallback': flag({ group: PROCESS, help: 'Accepted, has no effect: no pivot_root(2) is needed' }),
+  'no-sandbox': flag({
+    group: PROCESS,
+    help: 'For debugging: keep privileges and system calls that are not needed any more',
+  }),
   help: flag({ short: 'h', group: PROCESS, help: 'Show this text and exit' }),
   version: flag({ group: PROCESS, help: 'Show the version and exit' }),
   'conf-path': value({

@@ -22,5 +22,9 @@ export const RUN_OPTIONS = {
   foreground: refused({ short: 'f', takesValue: false, reason: OWN_PROCESS }),
   stats: refused({ takesValue: true, reason: "the terminal is the machine's; ask its --conf-path with passel ctl" }),
   runas: refused({ takesValue: true, reason: 'start passel run as that user instead' }),
+  'no-sandbox': refused({
+    takesValue: false,
+    reason: 'there is none: what starts a command cannot give up starting it',
+  }),
   'print-capabilities': refused({ takesValue: false, reason: 'it is for programs that start passel-passt' }),
 } as const;
