@@ -7,6 +7,7 @@ import { DOCTOR_OPTIONS } from '../../src/cli/options/doctor-options.ts';
 import { formatHelp } from '../../src/cli/options/help.ts';
 import { LINKS_OPTIONS } from '../../src/cli/options/links-options.ts';
 import { PASST_OPTIONS } from '../../src/cli/options/passt-options.ts';
+import { QRAP_OPTIONS } from '../../src/cli/options/qrap-options.ts';
 import { RUN_OPTIONS } from '../../src/cli/options/run-options.ts';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -66,6 +67,12 @@ describe('passel-ctl(1)', () => {
     for (const field of fields.filter((name) => name !== 'stack' && name !== 'config' && name !== 'socketPath')) {
       expect(page).toMatch(new RegExp(`\\b${field}\\b`));
     }
+  });
+});
+
+describe('passel-qrap(1)', () => {
+  it('has a paragraph for every option of its own, and for nothing else', () => {
+    expect(listOptionTags('passel-qrap.1').sort()).toEqual(listTags(QRAP_OPTIONS).sort());
   });
 });
 

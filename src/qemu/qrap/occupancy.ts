@@ -2,16 +2,15 @@
  * Whether QEMU would accept the place that {@link searchSlots} chose. C's qrap does not ask: it names ports that the command line
  * does not define, and slots that devices without an address have been given by then, and QEMU ends with an error.
  *
- * What is free is worked out as QEMU does it: devices with addresses have those; the others are given the first free one in the order
- * of the command line, behind the machine's own. Where this cannot be known (a device that is not recognised), the answer is
- * "taken": the card then gets no address, and QEMU finds one.
+ * What is free is worked out as QEMU does it. First the machine's own devices; then those of the command line in their order, but all
+ * that are written as lists before all that are written in JSON. Each has the address it names or is given the first free one. So a
+ * card in a list comes before every device in JSON: their ports are not there yet. Where this cannot be known (a device that is
+ * not recognised), the answer is "taken": the card then gets no address, and QEMU finds one.
  */
 import { type GivenOption, propertiesOf } from '../command-line.ts';
+import { looksLikeJson } from '../json.ts';
 import { getProperty, type Property } from '../option-string.ts';
 import type { PlaceTable } from './slot-search.ts';
-
-/** Bridges to conventional PCI: slot 0 behind them is their hot-plug controller's. */
-const CONVENTIONAL_BRIDGES: ReadonlySet<string> = new Set(['pci-bridge', 'pcie-pci-bridge', 'i82801b11-bridge']);
 
 /** Displays that make QEMU leave out the one a machine has by default. */
 const DISPLAYS: ReadonlySet<string> = new Set(
@@ -29,52 +28,74 @@ const CHIPSET_SLOTS = [0, 1];
 const SLOT_COUNT = 32;
 const DEVNO_COUNT = 0x10000;
 
-type Device = readonly Property[];
-
-/** @returns a function that tells whether a number of `table` can be had on a command line with these options */
-export function findFreePlaces(table: PlaceTable, options: readonly GivenOption[]): (number: number) => boolean {
-  const devices = options.filter(({ name }) => name === 'device').map(propertiesOf);
-  if (table.kind === 'port') return (number) => isPortFree(`pci.${number}`, devices, options);
-  const taken = table.kind === 'slot' ? listTakenSlots(devices, options) : listTakenDevnos(devices);
-  return (number) => !taken.has(number);
+interface Device {
+  readonly properties: readonly Property[];
+  readonly json: boolean;
 }
 
-function isPortFree(bus: string, devices: readonly Device[], options: readonly GivenOption[]): boolean {
+/**
+ * @returns a function that tells whether a number of `table` can be had on a command line with these options, by a card that is
+ * written in JSON or not, behind all others
+ */
+export function findFreePlaces(
+  table: PlaceTable,
+  options: readonly GivenOption[],
+): (number: number, json: boolean) => boolean {
+  const devices = options
+    .filter(({ name }) => name === 'device')
+    .map((option) => ({ properties: propertiesOf(option), json: looksLikeJson(option.value ?? '') }));
+  if (table.kind === 'port') return (number, json) => isPortFree(`pci.${number}`, json, devices, options);
+  const inOrder = [...devices.filter(({ json }) => !json), ...devices.filter(({ json }) => json)];
+  const listTaken = table.kind === 'slot' ? listTakenSlots : listTakenDevnos;
+  const forJson = listTaken(inOrder, true, options);
+  const forList = listTaken(inOrder, false, options);
+  return (number, json) => !(json ? forJson : forList).has(number);
+}
+
+function isPortFree(bus: string, json: boolean, devices: readonly Device[], options: readonly GivenOption[]): boolean {
   // A port has one slot.
-  if (devices.some((device) => getProperty(device, 'bus') === bus)) return false;
-  const port = devices.find((device) => getProperty(device, 'id') === bus);
-  if (port !== undefined) return !CONVENTIONAL_BRIDGES.has(getProperty(port, 'driver') ?? '');
+  if (devices.some(({ properties }) => getProperty(properties, 'bus') === bus)) return false;
+  const port = devices.find(({ properties }) => getProperty(properties, 'id') === bus);
+  if (port !== undefined) return json || !port.json;
   // The port may be defined in that file.
   return options.some(({ name }) => name === 'readconfig');
 }
 
-function listTakenSlots(devices: readonly Device[], options: readonly GivenOption[]): Set<number> {
-  const onRoot = devices.filter((device) => ['pci.0', 'pci', undefined].includes(getProperty(device, 'bus')));
+function listTakenSlots(devices: readonly Device[], json: boolean, options: readonly GivenOption[]): Set<number> {
   const taken = new Set<number>(CHIPSET_SLOTS);
   if (hasDisplay(devices, options)) takeFirst(taken, 2, SLOT_COUNT);
   for (const { name, value } of options) if (name === 'nic' && value !== 'none') takeFirst(taken, 2, SLOT_COUNT);
-  for (const device of onRoot) {
-    const address = getProperty(device, 'addr');
-    const isPci = address !== undefined || !NOT_PCI.test(getProperty(device, 'driver') ?? '');
+  for (const device of devices) {
+    if (!['pci.0', 'pci', undefined].includes(getProperty(device.properties, 'bus'))) continue;
+    const address = getProperty(device.properties, 'addr');
     if (address !== undefined) taken.add(Number.parseInt(address, 16));
-    else if (isPci) takeFirst(taken, 2, SLOT_COUNT);
+    else if (comesFirst(device, json) && !NOT_PCI.test(driverOf(device))) takeFirst(taken, 2, SLOT_COUNT);
   }
   return taken;
+}
+
+/** A device without an address that comes later than the card finds another place by itself. */
+function comesFirst(device: Device, json: boolean): boolean {
+  return json || !device.json;
+}
+
+function driverOf({ properties }: Device): string {
+  return getProperty(properties, 'driver') ?? '';
 }
 
 function hasDisplay(devices: readonly Device[], options: readonly GivenOption[]): boolean {
   const chosen = options.findLast(({ name }) => name === 'vga')?.value;
   if (chosen !== undefined) return chosen !== 'none';
   if (options.some(({ name }) => name === 'nodefaults')) return false;
-  return !devices.some((device) => DISPLAYS.has(getProperty(device, 'driver') ?? ''));
+  return !devices.some((device) => DISPLAYS.has(driverOf(device)));
 }
 
-function listTakenDevnos(devices: readonly Device[]): Set<number> {
+function listTakenDevnos(devices: readonly Device[], json: boolean): Set<number> {
   const taken = new Set<number>();
   for (const device of devices) {
-    const devno = getProperty(device, 'devno');
+    const devno = getProperty(device.properties, 'devno');
     if (devno !== undefined) taken.add(Number.parseInt(/^fe\.0\.(.*)$/.exec(devno)?.[1] ?? '', 16));
-    else if (getProperty(device, 'driver')?.endsWith('-ccw')) takeFirst(taken, 0, DEVNO_COUNT);
+    else if (comesFirst(device, json) && driverOf(device).endsWith('-ccw')) takeFirst(taken, 0, DEVNO_COUNT);
   }
   return taken;
 }

@@ -15,7 +15,7 @@ import { getProperty, readProperties } from '../option-string.ts';
 import { readGivenCommand } from './invocation.ts';
 import { findFreePlaces } from './occupancy.ts';
 import { removeConflicts } from './removal.ts';
-import { formatCard, formatNetdev, pickTable, searchSlots } from './slot-search.ts';
+import { formatCard, formatNetdev, type PlaceTable, pickTable, type SlotSearch, searchSlots } from './slot-search.ts';
 
 /** A group of words that went or came, or something that a reader might miss. */
 export interface QrapChange {
@@ -136,6 +136,7 @@ function pickDescriptor(args: readonly string[], changes: QrapChange[]): number 
 }
 
 interface Card {
+  /** Both arguments are in JSON. */
   readonly json: boolean;
   /** A card that is added, or a note why none is. */
   readonly card: QrapChange;
@@ -149,26 +150,44 @@ function planCard(
 ): Card {
   const options = walkOptions(args);
   const table = pickTable(machine);
-  const { candidates, json } = searchSlots(table, devices);
+  const search = searchSlots(table, devices);
   const command = { ...parseQemuCommand(['', ...args]), architecture };
   const absence = findReasonForNone(command.machine, options);
-  if (absence !== undefined) return { json, card: { kind: 'note', words: [], reason: absence } };
+  if (absence !== undefined) return { json: search.json, card: { kind: 'note', words: [], reason: absence } };
 
-  const add = (value: string, reason: string): Card => ({
+  const add = (json: boolean, value: string, reason: string): Card => ({
     json,
     card: { kind: 'added', words: ['-device', value], reason },
   });
-  const isFree = findFreePlaces(table, options);
-  const [first] = candidates;
-  // A slot that QEMU gave to another device is a sign that it knows better; ports are all on the command line.
-  const number = table.kind === 'port' ? candidates.find(isFree) : candidates.slice(0, 1).find(isFree);
-  if (devices.length > 0 && number !== undefined) {
-    const why = number === first ? '' : ` (pci.${first} is not there or not free)`;
+  // QEMU makes devices in JSON last: a card in JSON finds all others in place, if one of them is in JSON.
+  const lateJson = search.json || options.some(({ name, value = '' }) => name === 'device' && looksLikeJson(value));
+  const place = devices.length === 0 ? undefined : findPlace(table, search, lateJson, options);
+  if (place !== undefined) {
+    const { number, json } = place;
+    const why = number === search.candidates[0] ? '' : ` (pci.${search.candidates[0]} is not there or not free)`;
     const value = formatCard(table.driver, table.place(number.toString(table.radix)), NETDEV_ID, json);
-    return add(value, `the guest's network card, at the first free ${NAMES_OF_PLACES[table.kind]}${why}`);
+    return add(json, value, `the guest's network card, at the first free ${NAMES_OF_PLACES[table.kind]}${why}`);
   }
   const driver = command.machine.startsWith('s390') ? 'virtio-net-ccw' : pickNicModel(command);
-  return add(formatCard(driver, [], NETDEV_ID, json), "the guest's network card, at a place of QEMU's choice");
+  const value = formatCard(driver, [], NETDEV_ID, lateJson);
+  return add(lateJson, value, "the guest's network card, at a place of QEMU's choice");
+}
+
+/** C's place and form if QEMU takes them, else another port that it takes. */
+function findPlace(
+  table: PlaceTable,
+  { candidates, json: asC }: SlotSearch,
+  lateJson: boolean,
+  options: readonly GivenOption[],
+): { readonly number: number; readonly json: boolean } | undefined {
+  const isFree = findFreePlaces(table, options);
+  // A slot that QEMU gave to another device is a sign that it knows better; ports are all on the command line.
+  const numbers = table.kind === 'port' ? candidates : candidates.slice(0, 1);
+  for (const json of new Set([asC, lateJson])) {
+    const number = numbers.find((candidate) => isFree(candidate, json));
+    if (number !== undefined) return { number, json };
+  }
+  return undefined;
 }
 
 const NAMES_OF_PLACES = { port: 'port', slot: 'slot', devno: 'device number' } as const;

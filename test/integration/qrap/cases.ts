@@ -17,12 +17,13 @@ export interface DifferentCase extends SameCase {
 const split = (text: string): string[] => (text === '' ? [] : text.split(' '));
 const range = (first: number, last: number): number[] => Array.from({ length: last - first + 1 }, (_, i) => first + i);
 
-/** PCI Express ports pci.N as libvirt writes them. */
+/** PCI Express ports pci.N as libvirt writes them: eight to a slot. */
+const placeOfPort = (n: number) => ({ slot: 10 + Math.floor((n - 1) / 8), fn: (n - 1) % 8 });
 const ports = (numbers: readonly number[]): string[] =>
-  numbers.flatMap((n) => [
-    '-device',
-    `pcie-root-port,port=${15 + n},chassis=${n},id=pci.${n},bus=pcie.0,addr=0x${(n + 2).toString(16)}`,
-  ]);
+  numbers.flatMap((n) => {
+    const { slot, fn } = placeOfPort(n);
+    return ['-device', `pcie-root-port,chassis=${n},id=pci.${n},bus=pcie.0,multifunction=on,addr=0x${slot.toString(16)}.0x${fn}`];
+  });
 const jsonPorts = (numbers: readonly number[]): string[] =>
   numbers.flatMap((n) => [
     '-device',
@@ -159,7 +160,6 @@ export const SAME: readonly SameCase[] = [
     name: 'q35: JSON',
     words: [...Q35, ...jsonPorts([3, 4]), ...json('virtio-rng-pci', { bus: 'pci.3', addr: '0x0' })],
   },
-  { name: 'q35: JSON ports and a device in plain text', words: [...Q35, ...jsonPorts([3, 4]), ...onPorts([3])] },
   {
     name: 'q35: JSON mixed with plain text',
     words: [...Q35, ...ports([3, 4, 5]), ...onPorts([4]), ...json('virtio-rng-pci', { bus: 'pci.3', addr: '0x0' })],
@@ -173,13 +173,27 @@ export const SAME: readonly SameCase[] = [
     words: [...Q35, ...split('-readconfig q35.cfg -device virtio-rng-pci,bus=pci.3,addr=0x0')],
   },
   { name: 'q35: the machine behind the devices', words: [...ports([3]), ...Q35] },
-  { name: 'no machine: ports', words: ports([3]) },
   { name: 'another machine: ports', words: [...split('-machine virt,gic-version=3'), ...ports([3])] },
   { name: '-M is not looked at', words: [...split('-M q35'), ...ports([3])] },
   { name: 'a machine by its alias: ports', words: [...split('-machine q35'), ...ports([3, 4]), ...onPorts([3])] },
   { name: 'the last -machine decides', words: [...split('-machine pc-i440fx-7.2 -machine q35'), ...ports([3])] },
   { name: 'a libvirt domain', words: LIBVIRT_DOMAIN },
+  { name: 'q35: a conventional bridge is as good', words: [...Q35, ...split('-device pcie-pci-bridge,id=pci.3')] },
+  { name: 'no machine: a bridge is as good', words: split('-device pci-bridge,id=pci.3,chassis_nr=3') },
   // i440FX.
+  {
+    name: 'i440fx: devices that are not on PCI',
+    words: [
+      ...I440FX,
+      ...split(
+        '-usb -device usb-tablet -device virtio-serial-pci,bus=pci.0,addr=0x2 -device virtserialport,chardev=c -device ide-hd,drive=d',
+      ),
+    ],
+  },
+  {
+    name: 'i440fx: JSON without an address comes later than what is in a list',
+    words: [...I440FX, ...json('virtio-rng-pci', { id: 'r' })],
+  },
   { name: 'i440fx: the first slot', words: [...I440FX, ...split('-device isa-debugcon,chardev=c')] },
   { name: 'i440fx: slot 2 is taken', words: [...I440FX, ...onSlots([2])] },
   { name: 'i440fx: slots 2 and 3 are taken', words: [...I440FX, ...onSlots([2, 3])] },
@@ -195,10 +209,6 @@ export const SAME: readonly SameCase[] = [
   {
     name: 'i440fx: JSON mixed with plain text',
     words: [...I440FX, ...onSlots([2]), ...json('virtio-rng-pci', { bus: 'pci.0', addr: '0x3' })],
-  },
-  {
-    name: 'i440fx: devices that are not on PCI',
-    words: [...I440FX, ...split('-usb -device usb-tablet -device virtserialport,chardev=c -device ide-hd,drive=d')],
   },
   { name: 'i440fx: no display', words: split('-machine pc-i440fx-7.2 -vga none -device isa-serial,chardev=c') },
   { name: 'i440fx: a display with an address', words: split('-machine pc-i440fx-7.2 -device VGA,bus=pci.0,addr=0x2') },
@@ -267,7 +277,8 @@ export const SAME: readonly SameCase[] = [
     words: [...Q35, ...ports([3]), '-device', '{"id":"x","driver":"e1000"}'],
   },
   { name: 'a card in JSON without properties', words: [...Q35, ...ports([3]), '-device', '{"driver":"e1000"}'] },
-  { name: 'a similar word', words: [...Q35, ...ports([3]), ...split('-network x -netdevice y')] },
+  { name: 'a card that waits for the netdev', words: split('--device e1000,netdev=hostnet0') },
+  { name: 'a similar value', words: [...Q35, ...ports([3]), ...split('-name netdev')] },
   { name: 'a number and no command', words: ['2', 'kvm', ...Q35, ...ports([3])] },
   { name: 'a negative number', words: ['-5', 'kvm', ...Q35, ...ports([3])] },
   { name: 'a number that is too large', words: ['2147483647', 'kvm', ...Q35, ...ports([3])] },
@@ -315,6 +326,7 @@ function adds(name: string, words: readonly string[], added: readonly string[], 
 const NO_CARD = 'C adds no card where there is no other -device, although its manual says so';
 const NO_PORT = 'C names a port that is not on the command line: QEMU ends with "Bus not found"';
 const TAKEN = 'C names a place that is taken: QEMU ends';
+const LATE = 'QEMU makes devices in JSON last: the port that C names in a list is not there yet';
 const FULL = 'C gives up where its table ends; QEMU may still find a place';
 
 export const DIFFERENT: readonly DifferentCase[] = [
@@ -339,22 +351,17 @@ export const DIFFERENT: readonly DifferentCase[] = [
   adds('q35 without port 3', [...Q35, ...ports([7])], card('bus=pci.7,addr=0x0'), NO_PORT),
   adds(
     'q35: JSON, and ports of other names',
-    [...Q35, ...json('pcie-root-port', { id: 'rp0' }), ...json('virtio-rng-pci', { bus: 'pci.x' })],
+    [...Q35, ...json('pcie-root-port', { id: 'rp0' }), ...json('virtio-rng-pci', { bus: 'rp0' })],
     jsonCard({}),
     NO_PORT,
   ),
-  adds(
-    'q35: a conventional bridge in place of port 3',
-    [...Q35, ...split('-device pcie-pci-bridge,id=pci.3')],
-    card(),
-    TAKEN,
-  ),
+  adds('q35: ports in JSON', [...Q35, ...jsonPorts([3])], jsonCard({ bus: 'pci.3', addr: '0x0' }), LATE),
   adds('another machine without ports', split('-M pc-i440fx-7.2 -device virtio-rng-pci'), card(), NO_PORT),
   adds('a machine by its alias without ports', split('-machine pc -device virtio-rng-pci'), card(), NO_PORT),
   adds('s390 by -M', split('-M s390-ccw-virtio -device virtio-rng-ccw'), card('', 'virtio-net-ccw'), NO_PORT),
   adds(
     'q35: a port whose device C does not see',
-    [...Q35, ...ports([3, 4]), '-device', '{"driver": "virtio-rng-pci", "bus": "pci.3"}'],
+    [...Q35, ...ports([3, 4]), '-device', '{"driver": "virtio-rng-pci", "bus": "pci.3", "addr": "0x0"}'],
     card('bus=pci.4,addr=0x0'),
     TAKEN,
   ),
@@ -375,7 +382,7 @@ export const DIFFERENT: readonly DifferentCase[] = [
   adds(
     'i440fx: JSON with blanks',
     [...I440FX, '-device', '{"driver": "virtio-rng-pci", "bus": "pci.0", "addr": "0x2"}'],
-    card(),
+    jsonCard({}),
     TAKEN,
   ),
   adds(
@@ -407,15 +414,15 @@ export const DIFFERENT: readonly DifferentCase[] = [
   ),
   adds(
     'free text that looks like an option',
-    [...split('-append -netdev -m 1'), ...Q35, ...ports([3])],
+    [...split('-name -netdev -m 1'), ...Q35, ...ports([3])],
     card('bus=pci.3,addr=0x0'),
-    'C takes the value of -append for an option',
+    'C takes the value of -name for an option',
   ),
   adds(
     'free text that looks like a machine',
-    [...split('-append -machine pc-i440fx.img'), ...ports([3])],
+    [...split('-name -machine pc-i440fx.img'), ...ports([3])],
     card('bus=pci.3,addr=0x0'),
-    'C takes the value of -append for an option',
+    'C takes the value of -name for an option',
   ),
   different(
     'a -device without a value',
@@ -425,7 +432,7 @@ export const DIFFERENT: readonly DifferentCase[] = [
   ),
   adds(
     'a card that waits for the netdev',
-    split('--device e1000,netdev=hostnet0 -device virtio-net-pci-non-transitional,netdev=hostnet0'),
+    split('-device virtio-net-pci-non-transitional,netdev=hostnet0'),
     NETDEV,
     'C adds a second card on the same netdev: QEMU ends',
   ),
@@ -453,5 +460,10 @@ export const DIFFERENT: readonly DifferentCase[] = [
     ],
     'C puts the socket where another open file is expected',
   ),
-  adds('a machine without bus, and a device', split('-machine none -device loader,file=x'), NETDEV, NO_PORT),
+  adds(
+    'a machine without bus, and a device',
+    split('-machine none -device loader,addr=0,data=0,data-len=4'),
+    NETDEV,
+    NO_PORT,
+  ),
 ];
