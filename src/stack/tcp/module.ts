@@ -41,7 +41,14 @@ import { addToTurn, TcpCore } from './core.ts';
 import { drainSpill, failHost, flushGathered } from './gather.ts';
 import { receiveInHandshake } from './handshake.ts';
 import { EVENT_PRI } from './host-socket.ts';
-import { isChecksumGood, isClosedBothWays, receiveAfterClose, receiveSegment } from './receive.ts';
+import {
+  isChecksumGood,
+  isClosedBothWays,
+  isSegmentOf,
+  receiveAfterClose,
+  receiveExpected,
+  receiveSegment,
+} from './receive.ts';
 import { writeResetFor } from './segment-writer.ts';
 import { serveTurn } from './service.ts';
 import { fireTimer } from './timers.ts';
@@ -57,6 +64,11 @@ export class TcpModule implements FlowModule {
 
   /** Takes a checked IP packet with protocol TCP. Its bytes must stay in place until `endInput`. */
   input(meta: PacketMeta): void {
+    const { core, lastIndex } = this;
+    if (lastIndex < 0 || !receiveExpected(core, lastIndex, meta)) this.inputAny(meta);
+  }
+
+  private inputAny(meta: PacketMeta): void {
     const { core } = this;
     const l4 = meta.l4Offset;
     const headerBytes = checkTcp(core.view, l4, l4 + meta.l4Length);
@@ -69,8 +81,7 @@ export class TcpModule implements FlowModule {
       this.inputUnknown(meta, headerBytes);
       return;
     }
-    const { columns: c } = core;
-    const state = c.state[index]!;
+    const state = core.columns.state[index]!;
     if (state !== STATE_ESTABLISHED && state !== STATE_TIME_WAIT) {
       receiveInHandshake(core, index, meta, headerBytes);
       return;
@@ -168,21 +179,12 @@ export class TcpModule implements FlowModule {
   private findFlow(meta: PacketMeta): number {
     const { core, lastIndex } = this;
     const { flows, view } = core;
-    const l4 = meta.l4Offset;
-    const guestPort = getTcpSrcPort(view, l4);
-    const peerPort = getTcpDstPort(view, l4);
-    const { source, destination } = meta;
-    if (
-      lastIndex >= 0 &&
-      flows.guestPort[lastIndex] === guestPort &&
-      flows.peerPort[lastIndex] === peerPort &&
-      flows.kind[lastIndex] === FLOW_TCP &&
-      flows.retired[lastIndex] === 0 &&
-      isSameAddress(flows.peerAddress, lastIndex * 4, destination) &&
-      isSameAddress(flows.guestAddress, lastIndex * 4, source)
-    ) {
-      return lastIndex;
+    if (lastIndex >= 0 && flows.kind[lastIndex] === FLOW_TCP && flows.retired[lastIndex] === 0) {
+      if (isSegmentOf(flows, lastIndex, meta, view)) return lastIndex;
     }
+    const { source, destination } = meta;
+    const guestPort = getTcpSrcPort(view, meta.l4Offset);
+    const peerPort = getTcpDstPort(view, meta.l4Offset);
     const index = flows.find(FLOW_TCP, source, 0, guestPort, destination, 0, peerPort);
     this.lastIndex = index;
     return index;
@@ -195,12 +197,6 @@ export class TcpModule implements FlowModule {
     if ((flags & (TCP_SYN | TCP_ACK)) === TCP_SYN) openFromGuest(core, meta, headerBytes);
     else writeResetFor(core, meta, meta.l4Length - headerBytes);
   }
-}
-
-function isSameAddress(words: Uint32Array, at: number, other: Uint32Array): boolean {
-  return (
-    words[at + 3] === other[3] && words[at + 2] === other[2] && words[at + 1] === other[1] && words[at] === other[0]
-  );
 }
 
 /** Whether source and destination are addresses of single hosts: TCP has nothing to say to others (RFC 9293 §3.9.2.3). */

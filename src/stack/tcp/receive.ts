@@ -15,17 +15,44 @@
 import { addSeq, diffSeq } from '../../base/sequence.ts';
 import { foldChecksum, pseudoSumIpv6, verifyChecksum } from '../../wire/checksum.ts';
 import { IP_PROTOCOL_TCP } from '../../wire/ip-protocol.ts';
-import { getTcpAck, getTcpFlags, getTcpSeq, getTcpWindow, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from '../../wire/tcp.ts';
+import {
+  getTcpAck,
+  getTcpFlags,
+  getTcpSeq,
+  getTcpWindow,
+  TCP_ACK,
+  TCP_FIN,
+  TCP_HEADER_BYTES,
+  TCP_RST,
+  TCP_SYN,
+} from '../../wire/tcp.ts';
+import type { FlowTable } from '../flow/table.ts';
 import type { PacketMeta } from '../packet-meta.ts';
 import { takeAcknowledgement } from './acknowledge.ts';
 import { endFlow, resetHost } from './close.ts';
-import { FLAG_ACK_DUE, FLAG_FIN_ACKED, FLAG_GUEST_FIN, FLAG_GUEST_FIN_SEEN, FLAG_HAS_GAP } from './columns.ts';
+import {
+  FLAG_ACK_DUE,
+  FLAG_FIN_ACKED,
+  FLAG_GUEST_FIN,
+  FLAG_GUEST_FIN_SEEN,
+  FLAG_HAS_GAP,
+  FLAG_IN_TURN,
+  FLAG_RECOVERING,
+  STATE_ESTABLISHED,
+} from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
 import { flushFlow, flushGathered, gatherPayload, passBytes } from './gather.ts';
 import { GapStore } from './out-of-order.ts';
 import { acceptableSeq, writeAck } from './segment-writer.ts';
 
 const VERIFY_PAYLOAD = false;
+
+/** Header of five words, hence no SACK blocks; of the flags ACK, with or without PSH. In the word with the window. */
+const EXPECTED_MASK = 0xf0f7_0000 | 0;
+const EXPECTED_FLAGS = 0x5010_0000;
+/** States of a flow in which more than payload has to be looked at. */
+const FLAGS_UNUSUAL = FLAG_GUEST_FIN | FLAG_GUEST_FIN_SEEN | FLAG_HAS_GAP | FLAG_RECOVERING;
+const FLAGS_DUE_IN_TURN = FLAG_ACK_DUE | FLAG_IN_TURN;
 
 /** Whether the segment's checksum holds, as far as it is looked at. */
 export function isChecksumGood(core: TcpCore, meta: PacketMeta, headerBytes: number): boolean {
@@ -34,6 +61,64 @@ export function isChecksumGood(core: TcpCore, meta: PacketMeta, headerBytes: num
   const pseudo = pseudoSumIpv6(meta.source, 0, meta.destination, 0, IP_PROTOCOL_TCP, l4Length);
   if (l4Length === headerBytes) return verifyChecksum(core.view, l4Offset, l4Length, pseudo);
   return core.sockets.sum(l4Offset, l4Length, foldChecksum(pseudo)) === 0xffff;
+}
+
+/**
+ * Takes a segment if it is the one that `index` expects: the next payload, and nothing else new. That is nearly every segment of a
+ * transfer to the host, hence the short cut; it is kept small, since what the compiler does not inline here costs as much as the work.
+ * @param index a flow that may or may not be the segment's, live or not
+ * @returns false when the segment needs a closer look; nothing was changed then
+ */
+export function receiveExpected(core: TcpCore, index: number, meta: PacketMeta): boolean {
+  const { view, flows, columns: c } = core;
+  const l4 = meta.l4Offset;
+  const length = meta.l4Length - TCP_HEADER_BYTES;
+  if (length <= 0 || c.state[index] !== STATE_ESTABLISHED || !isSegmentOf(flows, index, meta, view)) return false;
+  const flagsAndWindow = view.getUint32(l4 + 12);
+  const rcvNxt = c.rcvNxt[index]!;
+  if (
+    (flagsAndWindow & EXPECTED_MASK) !== EXPECTED_FLAGS ||
+    view.getUint32(l4 + 4) !== rcvNxt ||
+    view.getUint32(l4 + 8) !== c.sndUna[index] ||
+    (flagsAndWindow & 0xffff) << c.sndScale[index]! !== c.sndWnd[index] ||
+    (c.flags[index]! & FLAGS_UNUSUAL) !== 0 ||
+    length > diffSeq(c.rcvEdge[index]!, rcvNxt) ||
+    l4 < meta.frameOffset ||
+    l4 >= meta.frameEnd
+  ) {
+    return false;
+  }
+  gatherPayload(core, index, l4 + TCP_HEADER_BYTES, length);
+  c.rcvNxt[index] = rcvNxt + length;
+  if ((c.flags[index]! & FLAGS_DUE_IN_TURN) !== FLAGS_DUE_IN_TURN) owe(core, index);
+  return true;
+}
+
+/** Whether the segment has the flow's addresses and ports. */
+export function isSegmentOf(flows: FlowTable, index: number, meta: PacketMeta, view: DataView): boolean {
+  const { source, destination, family } = meta;
+  const at = index * 4;
+  return (
+    view.getUint16(meta.l4Offset) === flows.guestPort[index] &&
+    view.getUint16(meta.l4Offset + 2) === flows.peerPort[index] &&
+    flows.peerAddress[at + 3] === destination[3] &&
+    flows.guestAddress[at + 3] === source[3] &&
+    flows.family[index] === family &&
+    // Of IPv4 addresses only the last word can differ.
+    (family === 4 || isSameHead(flows, at, source, destination))
+  );
+}
+
+function isSameHead(flows: FlowTable, at: number, source: Uint32Array, destination: Uint32Array): boolean {
+  const { guestAddress, peerAddress } = flows;
+  return (
+    guestAddress[at + 2] === source[2] &&
+    guestAddress[at + 1] === source[1] &&
+    guestAddress[at] === source[0] &&
+    peerAddress[at + 2] === destination[2] &&
+    peerAddress[at + 1] === destination[1] &&
+    peerAddress[at] === destination[0]
+  );
 }
 
 /** Takes a segment of an established flow. @param headerBytes of its TCP header, options included */

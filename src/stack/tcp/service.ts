@@ -113,6 +113,8 @@ function serveEstablished(core: TcpCore, index: number): void {
   const { columns: c } = core;
   discardAcknowledged(core, index);
   let flags = c.flags[index]!;
+  // Whatever has made an acknowledgement due came from the guest, for the most part by the short cut that does not note it.
+  if ((flags & FLAG_ACK_DUE) !== 0) c.heardMs[index] = core.ctx.nowMs;
   if ((flags & (FLAG_GUEST_FIN | FLAG_HOST_SHUT | FLAG_HAS_SPILL)) === FLAG_GUEST_FIN) {
     core.sockets.shutdown(core.flows.fd[index]!, SHUT_WRITE);
     c.flags[index] = flags | FLAG_HOST_SHUT;
