@@ -1,5 +1,5 @@
 /** Readers that stop for ten seconds: nothing is lost, nothing else waits for them. */
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect } from 'vitest';
 import type { TcpResult } from '../../support/peer.ts';
 import { runPeer, startListener } from '../../support/peer.ts';
 import { createRig, type Rig } from '../../support/rig.ts';

@@ -3,6 +3,7 @@
  * said. Everything is ended by the pid we started, never by name.
  */
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
+import { constants } from 'node:os';
 
 /** How a program ended and what it wrote. `status` is the exit status, or 128 + signal number as shells report it. */
 export interface RunResult {
@@ -38,18 +39,9 @@ export class RunError extends Error {
   }
 }
 
-const SIGNAL_NUMBERS: Record<string, number> = {
-  SIGHUP: 1,
-  SIGINT: 2,
-  SIGQUIT: 3,
-  SIGABRT: 6,
-  SIGKILL: 9,
-  SIGTERM: 15,
-};
-
 /** Exit status as a shell would show it, from the two values of Node's `exit` event. */
 export function exitStatus(code: number | null, signal: NodeJS.Signals | null): number {
-  return code ?? 128 + (signal === null ? 0 : (SIGNAL_NUMBERS[signal] ?? 0));
+  return code ?? 128 + (signal === null ? 0 : constants.signals[signal]);
 }
 
 /** Runs `command` to its end and collects its output as UTF-8. */
