@@ -28,7 +28,8 @@ function findRuntime(): string | undefined {
 async function buildSanitized(): Promise<string> {
   const hash = createHash('sha256').update(process.version);
   hash.update(readFileSync(join(PROJECT_ROOT, 'binding.gyp')));
-  for (const name of readdirSync(SOURCES).sort()) hash.update(name).update(readFileSync(join(SOURCES, name)));
+  const sources = readdirSync(SOURCES, { recursive: true, encoding: 'utf8' }).filter((name) => /\.[ch]$/.test(name));
+  for (const name of sources.sort()) hash.update(name).update(readFileSync(join(SOURCES, name)));
   const target = join(CACHE, `${hash.digest('hex').slice(0, 16)}.node`);
   if (existsSync(target)) return target;
   mkdirSync(CACHE, { recursive: true });

@@ -206,6 +206,22 @@ describe('becomeProgram', () => {
     expect(lines[2]).toBe('SigIgn:\t0000000000000002');
   });
 
+  it('hands on bytes as they are, and a limit of open files that is lower than what it needs itself', async () => {
+    const sink = makeSink();
+    const script = `
+      const native = require(${JSON.stringify(nativePath())});
+      native.execute({ file: '/bin/sh', args: ['sh', '-c', 'ulimit -Sn; printf "$0$X" | od -An -tx1', 'a\\xff\\xfc'], bytes: true,
+        env: ['X=\\xe4', 'PATH=/usr/bin:/bin'], fileLimit: 7 });`;
+    const child = startProgram(native, {
+      file: process.execPath,
+      args: ['node', '-e', script],
+      env: listEnvironment(process.env),
+      fds: Int32Array.of(1, sink),
+    });
+    expect((await child.ended).exitStatus).toBe(0);
+    expect(textOf(sink)).toBe('7\n 61 ff fc e4\n');
+  });
+
   it('leaves everything as it was when it fails, descriptors that Node uses among it', async () => {
     const server = createServer((socket) => socket.end('served'));
     server.listen(0, '127.0.0.1');
