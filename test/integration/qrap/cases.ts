@@ -22,7 +22,10 @@ const placeOfPort = (n: number) => ({ slot: 10 + Math.floor((n - 1) / 8), fn: (n
 const ports = (numbers: readonly number[]): string[] =>
   numbers.flatMap((n) => {
     const { slot, fn } = placeOfPort(n);
-    return ['-device', `pcie-root-port,chassis=${n},id=pci.${n},bus=pcie.0,multifunction=on,addr=0x${slot.toString(16)}.0x${fn}`];
+    return [
+      '-device',
+      `pcie-root-port,chassis=${n},id=pci.${n},bus=pcie.0,multifunction=on,addr=0x${slot.toString(16)}.0x${fn}`,
+    ];
   });
 const jsonPorts = (numbers: readonly number[]): string[] =>
   numbers.flatMap((n) => [
