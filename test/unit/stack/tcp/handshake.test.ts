@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { MAP_REFUSED, MAP_REWRITTEN } from '../../../../src/stack/ports.ts';
+import { MAP_AS_IS, MAP_REFUSED, MAP_REWRITTEN } from '../../../../src/stack/ports.ts';
 import {
   ECONNREFUSED,
   EINPROGRESS,
@@ -149,6 +149,19 @@ describe('a connection that the guest opens', () => {
     expect(conn.socket.local[0]).toBe(0);
     conn.sendData('hello');
     expect(conn.sentToHost).toBe('hello');
+  });
+
+  it('to a link-local destination uses the interface of the host', () => {
+    const h = new Harness({
+      map: {
+        toHost: (address) => {
+          address.set([0xfe800000, 0, 0, 9]);
+          return MAP_AS_IS;
+        },
+      },
+    });
+    h.send({ ...SYN, family: 6 });
+    expect(new DataView(h.sockets.last.peer.buffer).getUint32(4, true)).toBe(7);
   });
 
   it('leaves from the outbound address and interface', () => {
@@ -370,6 +383,66 @@ describe('a connection that comes from the host', () => {
     listener.edge = true;
     h.turn();
     expect(h.takeOne().srcPort).toBe(6000);
+  });
+
+  it('from a source that the guest could not answer appears as what the address map says', () => {
+    const h = new Harness({
+      map: {
+        toGuest: (address) => {
+          address.set([0, 0, 0xffff, 0xc0000201]);
+          return MAP_REWRITTEN;
+        },
+      },
+    });
+    h.sockets.connectTo(h.addListener(1, 22), endpointRecord(new Uint32Array([0, 0, 0xffff, 0x7f000005]), 7777));
+    h.turn();
+    const frame = h.link.sent[0]!;
+    expect([...frame.subarray(26, 34)]).toEqual([192, 0, 2, 1, 192, 0, 2, 2]);
+    expect(h.takeOne()).toMatchObject({ flags: 'S', srcPort: 7777 });
+  });
+
+  it('goes to the address that the forward names, or the one that the guest was seen with', () => {
+    const h = new Harness();
+    const listener = h.addListener(1, 22);
+    h.listeners.get(1)!.guestAddress = new Uint32Array([0, 0, 0xffff, 0xc0000209]);
+    h.sockets.connectTo(listener, endpointRecord(REMOTE4, 7000));
+    h.turn();
+    expect([...h.link.sent[0]!.subarray(30, 34)]).toEqual([192, 0, 2, 9]);
+    h.take();
+    h.sockets.connectTo(h.addListener(2, 22), endpointRecord(REMOTE4, 7001));
+    h.ctx.guest.ipv4[3] = 0xc000022a;
+    h.turn();
+    expect([...h.link.sent[0]!.subarray(30, 34)]).toEqual([192, 0, 2, 42]);
+  });
+
+  it('from a link-local address goes to the link-local address of the guest', () => {
+    const h = new Harness();
+    h.ctx.guest.linkLocal.set([0xfe800000, 0, 0, 0x77]);
+    h.sockets.connectTo(h.addListener(1, 22), endpointRecord(new Uint32Array([0xfe800000, 0, 0, 5]), 7000));
+    h.turn();
+    const frame = h.link.sent[0]!;
+    expect([...frame.subarray(38, 54)]).toEqual([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x77]);
+    expect(h.takeOne()).toMatchObject({ flags: 'S', family: 6 });
+  });
+
+  it('of a family that the forward cannot reach is refused', () => {
+    const h = new Harness();
+    const listener = h.addListener(1, 22);
+    h.listeners.get(1)!.guestAddress = new Uint32Array([0x20010db8, 0, 0, 9]);
+    const socket = h.sockets.connectTo(listener, endpointRecord(REMOTE4, 7000));
+    h.turn();
+    expect(socket.wasReset).toBe(true);
+    expect(h.liveFlows).toBe(0);
+  });
+
+  it('is not accepted once its forward was removed', () => {
+    const h = new Harness();
+    const listener = h.addListener(1, 22);
+    h.sockets.connectTo(listener, endpointRecord(REMOTE4, 7000));
+    h.listeners.delete(1);
+    h.turn();
+    expect(h.take()).toEqual([]);
+    expect(listener.backlog).toHaveLength(1);
   });
 
   it('takes all that wait at the listener', () => {

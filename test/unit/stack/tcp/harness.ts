@@ -95,7 +95,7 @@ export class Harness {
   readonly tcp: TcpModule;
   nowMs = 10_000;
   /** What forwards look like: listener index → guest port. */
-  readonly listeners = new Map<number, { socket: FakeSocket; guestPort: number }>();
+  readonly listeners = new Map<number, { socket: FakeSocket; guestPort: number; guestAddress?: Uint32Array }>();
   private readonly meta = createPacketMeta();
   private readonly frames = new Int32Array(8192);
 
@@ -136,7 +136,9 @@ export class Harness {
     const forwards: ForwardLookup = {
       targetOf: (index) => {
         const listener = this.listeners.get(index);
-        return listener === undefined ? undefined : { guestPort: listener.guestPort };
+        if (listener === undefined) return undefined;
+        const { guestPort, guestAddress } = listener;
+        return guestAddress === undefined ? { guestPort } : { guestPort, guestAddress };
       },
       fdOf: (index) => this.listeners.get(index)?.socket.fd ?? -1,
     };
