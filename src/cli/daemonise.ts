@@ -9,6 +9,7 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { PasselError, reasonOf } from '../base/errors.ts';
 import { loadNative } from '../sys/native.ts';
+import { refuseIoUring } from './io-uring.ts';
 import { writeStderr } from './stderr.ts';
 
 /** Set in the environment of the daemon by its launcher. */
@@ -27,10 +28,11 @@ export function takeDaemonMark(): boolean {
 /**
  * Starts this program again, with the same arguments, in the background and waits until it is ready.
  * @param keepFd - a descriptor that must have the same number there; undefined: none
+ * @param confined - the child will enter the sandbox
  * @returns exit status for the launcher: 0 when the daemon is ready, else the daemon's own
  * @throws PasselError PASSEL_E_DAEMON, PASSEL_E_ADDON
  */
-export function launchDaemon(keepFd: number | undefined): Promise<number> {
+export function launchDaemon(keepFd: number | undefined, confined: boolean): Promise<number> {
   const stdio: Array<'ignore' | 'pipe' | number> = ['ignore', 'ignore', 'pipe'];
   if (keepFd !== undefined) {
     while (stdio.length <= keepFd) stdio.push('ignore');
@@ -39,6 +41,8 @@ export function launchDaemon(keepFd: number | undefined): Promise<number> {
   // Node hides its own descriptors from children, but not inherited ones with high numbers: a daemon that kept one would hold
   // open what its starter waits to see closed.
   loadNative().closeOnExecFrom(FIRST_OTHER_FD);
+  // For the child, which could not be confined with a ring.
+  if (confined) refuseIoUring();
   const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     detached: true,
     stdio: stdio as StdioOptions,

@@ -11,6 +11,7 @@ import { formatIp, formatIpv4 } from '../base/ip-text.ts';
 import type { Logger } from '../base/logger.ts';
 import type { RunningStack } from './compose.ts';
 import { launchDaemon, prepareReadiness, takeDaemonMark } from './daemonise.ts';
+import { restartWithoutIoUring } from './io-uring.ts';
 import type { ClosableLogger } from './logging.ts';
 import type { GivenOptions } from './options/definition.ts';
 import { PASST_OPTIONS, type PasstOptionTable } from './options/passt-options.ts';
@@ -42,7 +43,9 @@ export async function runPasstCommand(argv: readonly string[]): Promise<number> 
   checkPasstOptions(given);
   const fd = given.last('fd');
   if (fd !== undefined) checkFd(fd);
-  if (!isDaemon && !given.has('foreground')) return launchDaemon(fd);
+  const confined = !given.has('no-sandbox');
+  if (!isDaemon && !given.has('foreground')) return launchDaemon(fd, confined);
+  if (confined && !isDaemon) restartWithoutIoUring(fd);
   return servePasst(given, isDaemon);
 }
 

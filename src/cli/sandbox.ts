@@ -24,6 +24,7 @@ import {
   sealFile,
   startThreadPool,
 } from '../sys/sandbox.ts';
+import { holdsIoUring } from './io-uring.ts';
 
 export interface SandboxOptions {
   /** Files, by absolute path, that are removed when the process ends. */
@@ -51,6 +52,7 @@ export async function prepareSandbox(options: SandboxOptions): Promise<Sandbox> 
   await startThreadPool();
   const sealed = options.removable.flatMap((path, slot) => sealFile(native, slot, path) ?? []);
   const codeRange = findCodeRange(readFileSync('/proc/self/maps', 'latin1'));
+  const ring = holdsIoUring();
   const held = readCapabilities();
   const kept = held & capabilityMask([CAP_NET_BIND_SERVICE]);
   // Signals to threads are not needed in the usual case of an ordinary user, who has nothing to give up.
@@ -66,8 +68,10 @@ export async function prepareSandbox(options: SandboxOptions): Promise<Sandbox> 
         if (options.changesUser) limitTo([CAP_NET_BIND_SERVICE]);
         if (threadList !== undefined) closeSync(threadList);
         native.setDumpable(0);
-        const filtered = filterSystemCalls(native, { removable: sealed, codeRange, mayListen: options.mayListen });
-        if (!filtered) log.warn('no filter of system calls for this kernel or processor: running without');
+        const filtered =
+          !ring && filterSystemCalls(native, { removable: sealed, codeRange, mayListen: options.mayListen });
+        if (ring) log.warn('Node holds an io_uring, which no filter confines: running without');
+        else if (!filtered) log.warn('no filter of system calls for this kernel or processor: running without');
         else if (codeRange === undefined)
           log.warn('sandbox: V8 was not seen to have machine code: memory may become executable');
         else log.debug(`sandbox: system calls are filtered${emptyRoot ? ', the root directory is empty' : ''}`);

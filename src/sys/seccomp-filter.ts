@@ -56,6 +56,7 @@ export const ALLOWED: readonly SyscallName[] = [
   ...(['clock_gettime', 'clock_getres', 'clock_nanosleep', 'nanosleep', 'gettimeofday', 'restart_syscall'] as const),
   ...(['rt_sigaction', 'rt_sigprocmask', 'rt_sigreturn', 'sigaltstack', 'exit', 'exit_group'] as const),
   // Facts about this process.
+  ...(['sched_getparam', 'sched_getscheduler'] as const),
   ...(['getpid', 'gettid', 'getuid', 'geteuid', 'getgid', 'getegid', 'getrusage', 'uname'] as const),
 ];
 
@@ -190,6 +191,20 @@ export function buildFilter(options: FilterOptions): Uint8Array {
   rule('unlinkat', (allow, deny) => checkRemoval(program, removable, allow, deny));
   for (const name of FATAL) answer(name, FILTER_KILL);
   program.give(FILTER_ERRNO | EPERM);
+  return program.assemble();
+}
+
+/** A filter that answers one call with ENOSYS, as an old kernel does, and allows all others. */
+export function buildRefusal(architecture: Architecture, name: SyscallName): Uint8Array {
+  const program = new BpfProgram();
+  const allow = program.newLabel();
+  program.load(DATA_ARCH);
+  program.jump('equal', architecture.auditArch, undefined, allow);
+  program.load(DATA_NUMBER);
+  program.jump('equal', architecture.number(name) ?? -1, undefined, allow);
+  program.give(FILTER_ERRNO | ENOSYS);
+  program.place(allow);
+  program.give(FILTER_ALLOW);
   return program.assemble();
 }
 

@@ -10,6 +10,7 @@ import { createRequire } from 'node:module';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { silentLogger } from '../../../src/base/logger.ts';
+import { restartWithoutIoUring } from '../../../src/cli/io-uring.ts';
 import { openLogger } from '../../../src/cli/logging.ts';
 import { prepareSandbox, type Sandbox } from '../../../src/cli/sandbox.ts';
 import { loadNative } from '../../../src/sys/native.ts';
@@ -243,6 +244,7 @@ async function main(): Promise<void> {
   fs.writeFileSync(other, '');
   removableFd = fs.openSync(removable, 'r');
   if (where === 'inside') {
+    restartWithoutIoUring(undefined);
     box = await prepareSandbox({ removable: [removable], changesUser: false, mayListen: false, log: silentLogger });
     box.enter();
   }

@@ -7,6 +7,7 @@ import {
   ALLOWED,
   ANSWERED,
   buildFilter,
+  buildRefusal,
   EPERM,
   FATAL,
   FILTER_ALLOW,
@@ -200,6 +201,12 @@ describe.each(['x64', 'arm64'])('the filter for %s', (name) => {
     expect(filter('fcntl', 5, 8)).toBe(DENY);
     expect(filter('ioctl', 5, 0x5421)).toBe(FILTER_ALLOW);
     expect(filter('ioctl', 5, 0x5412)).toBe(DENY);
+  });
+  it('refuses a single call where that is all that is asked for', () => {
+    const program = buildRefusal(architecture, 'io_uring_setup');
+    expect(run(program, 425, architecture.auditArch, [])).toBe(FILTER_ERRNO | 38);
+    expect(run(program, 426, architecture.auditArch, [])).toBe(FILTER_ALLOW);
+    expect(run(program, 425, 0x4000_0003, [])).toBe(FILTER_ALLOW);
   });
   it('listens when asked to', () => {
     expect(filterWith({ mayListen: true })('listen', 5, 1)).toBe(FILTER_ALLOW);
