@@ -15,12 +15,12 @@ import { createLogGate, warnGated } from '../../base/logger.ts';
 import { IP_PROTOCOL_TCP } from '../../wire/ip-protocol.ts';
 import { isIpv4Mapped } from '../../wire/ipv4.ts';
 import { isIpv6LinkLocal } from '../../wire/ipv6.ts';
+import { getEndpointPort, loadEndpointAddress } from '../endpoint.ts';
 import { FLOW_TCP } from '../flow/table.ts';
 import { type ForwardTarget, SOCKET_DGRAM } from '../ports.ts';
 import { endFlow } from './close.ts';
 import { FLAG_SYN_DUE, STATE_SYN_SENT } from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
-import { readEndpoint, readEndpointPort } from './endpoint.ts';
 import { prepareSocket, watchSocket } from './host-socket.ts';
 import { generateIsn } from './isn.ts';
 import { isClosedBothWays } from './receive.ts';
@@ -54,8 +54,8 @@ export function acceptAll(core: TcpCore, listenerIndex: number): void {
   for (let errors = 0; errors < MAX_ERRORS; ) {
     const fd = sockets.accept(listener, ctx.endpoint);
     if (fd >= 0) {
-      const family = readEndpoint(view, ctx.endpoint, peer);
-      if (!openFromHost(core, fd, family, readEndpointPort(view, ctx.endpoint), target)) refuse(core, fd);
+      const family = loadEndpointAddress(view, ctx.endpoint, peer, 0);
+      if (!openFromHost(core, fd, family, getEndpointPort(view, ctx.endpoint), target)) refuse(core, fd);
       continue;
     }
     switch (fd) {

@@ -12,13 +12,13 @@ import { IP_PROTOCOL_TCP } from '../../wire/ip-protocol.ts';
 import { isIpv4Mapped } from '../../wire/ipv4.ts';
 import { isIpv6LinkLocal } from '../../wire/ipv6.ts';
 import { getTcpDstPort, getTcpSrcPort } from '../../wire/tcp.ts';
+import { writeEndpoint } from '../endpoint.ts';
 import { FLOW_TCP } from '../flow/table.ts';
 import type { PacketMeta } from '../packet-meta.ts';
 import { MAP_AS_IS, MAP_REFUSED, SOCKET_STREAM } from '../ports.ts';
 import { endFlow, resetBoth } from './close.ts';
 import { FLAG_SYN_DUE, STATE_CONNECTING, STATE_SYN_RECEIVED } from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
-import { writeEndpoint } from './endpoint.ts';
 import { takeSyn } from './handshake.ts';
 import { prepareSocket, watchSocket } from './host-socket.ts';
 import { generateIsn } from './isn.ts';
@@ -79,7 +79,7 @@ function connectToTarget(core: TcpCore, index: number, fd: number, port: number,
     return;
   }
   const scope = isIpv6LinkLocal(target, 0) ? ctx.map.linkLocalScopeId : 0;
-  writeEndpoint(view, ctx.endpoint, target, port, scope);
+  writeEndpoint(view, ctx.endpoint, target, 0, port, scope);
   const result = sockets.connect(fd, ctx.endpoint);
   // Watched only now: a socket that is neither connected nor connecting reports a hang-up.
   if ((result < 0 && result !== EINPROGRESS) || watchSocket(core, index, fd) < 0) {
@@ -121,6 +121,6 @@ function bindOutbound(core: TcpCore, fd: number): boolean {
   if (address === undefined) return true;
   sockets.setOption(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
   const scope = isIpv6LinkLocal(address, 0) ? ctx.map.linkLocalScopeId : 0;
-  writeEndpoint(view, ctx.endpoint, address, 0, scope);
+  writeEndpoint(view, ctx.endpoint, address, 0, 0, scope);
   return sockets.bind(fd, ctx.endpoint) >= 0;
 }
