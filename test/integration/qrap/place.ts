@@ -8,6 +8,7 @@ import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server, type ServerOpts, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { buildTool, PROJECT_ROOT } from '../../support/native-tools.ts';
 import { needCommand, type Requirement } from '../../support/netns/capabilities.ts';
 
@@ -85,6 +86,9 @@ export class Place {
   readonly #servers: Server[] = [];
   readonly #sockets = new Set<Socket>();
   readonly #children: ChildProcess[] = [];
+  readonly #waiting = new Map<number, (outcome: Omit<Outcome, 'report'>) => void>();
+  #agent: ChildProcess | undefined;
+  #lastId = 0;
   #alien: string[] | undefined;
 
   /** @param programs names of stand-ins in the folder `bin` */
@@ -133,10 +137,14 @@ export class Place {
     const { before = '', envOptions = [], redirections = '', env = {} } = settings;
     const variables = Object.entries({ PATH: '/tmp/bin', ...env }).map(([name, value]) => `${name}=${value}`);
     const script = `${ENTER} { ${before} exec /usr/bin/env -i "$@" ${redirections}; }`;
-    return spawn('unshare', [...UNSHARE, 'bash', '-c', script, 'bash', ...envOptions, ...variables, ...command], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { PATH: process.env['PATH'] ?? '', PLACE: this.folder, ROOT: PROJECT_ROOT },
-    });
+    return spawn(
+      'unshare',
+      [...UNSHARE, 'bash', '--norc', '-c', script, 'bash', ...envOptions, ...variables, ...command],
+      {
+        stdio: ['ignore', 'pipe', 'pipe'],
+        env: { PATH: process.env['PATH'] ?? '', PLACE: this.folder, ROOT: PROJECT_ROOT },
+      },
+    );
   }
 
   run(which: Which, words: readonly string[], settings: RunSettings = {}): Promise<Outcome> {
@@ -156,6 +164,34 @@ export class Place {
     const report = output.stdout.startsWith('{') ? (JSON.parse(output.stdout) as Report) : undefined;
     for (const fd of this.#alien ?? []) delete report?.fds[fd];
     return { status, signal, ...output, pid: child.pid!, report };
+  }
+
+  /** Like {@link run}, but from one process that stays inside: quicker, and with nothing special about the caller. */
+  async runFromInside(which: Which, words: readonly string[]): Promise<Outcome> {
+    this.#agent ??= this.#startAgent();
+    const id = ++this.#lastId;
+    const answer = new Promise<Omit<Outcome, 'report'>>((resolve) => this.#waiting.set(id, resolve));
+    const request = { id, command: [...EXECUTABLES[which], ...words], env: { PATH: '/tmp/bin' } };
+    this.#agent.stdin!.write(`${JSON.stringify(request)}\n`);
+    const outcome = await answer;
+    const { stdout } = outcome;
+    return { ...outcome, report: stdout.startsWith('{') ? (JSON.parse(stdout) as Report) : undefined };
+  }
+
+  #startAgent(): ChildProcess {
+    const script = `${ENTER} exec "$@"`;
+    const command = [process.execPath, '/tmp/root/test/integration/qrap/place-agent.mjs'];
+    const child = spawn('unshare', [...UNSHARE, 'bash', '--norc', '-c', script, 'bash', ...command], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+      env: { PATH: process.env['PATH'] ?? '', PLACE: this.folder, ROOT: PROJECT_ROOT },
+    });
+    this.#children.push(child);
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      const { id, ...outcome } = JSON.parse(line) as Omit<Outcome, 'report'> & { id: number };
+      this.#waiting.get(id)?.(outcome);
+      this.#waiting.delete(id);
+    });
+    return child;
   }
 
   /** Leaves out of all reports what the test process itself has inherited from whoever started it. */
