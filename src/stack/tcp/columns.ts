@@ -61,6 +61,8 @@ export const FLAG_RECOVERING = 0x10000;
 export const FLAG_FORCE_SEND = 0x20000;
 /** New data was acknowledged: the retransmission timer starts anew (RFC 6298 §5.3). */
 export const FLAG_RTO_RESTART = 0x40000;
+/** An acknowledgement is held back for data that may carry it, see delayed-ack.ts. */
+export const FLAG_ACK_DELAYED = 0x80000;
 
 export class TcpColumns {
   /** STATE_… */
@@ -121,6 +123,10 @@ export class TcpColumns {
 
   /** Next number expected from the guest. */
   readonly rcvNxt: Uint32Array;
+  /** What the guest was last told by an acknowledgement. */
+  readonly ackedSeq: Uint32Array;
+  /** Whether acknowledgements are worth holding back, see delayed-ack.ts. */
+  readonly dialogue: Uint8Array;
   /** First number beyond the largest window ever offered; never goes back. */
   readonly rcvEdge: Uint32Array;
   /** Shift of our window field; RCV_NO_SCALE until agreed. */
@@ -164,6 +170,8 @@ export class TcpColumns {
     this.stalledMs = new Float64Array(capacity);
     this.heardMs = new Float64Array(capacity);
     this.rcvNxt = new Uint32Array(capacity);
+    this.ackedSeq = new Uint32Array(capacity);
+    this.dialogue = new Uint8Array(capacity);
     this.rcvEdge = new Uint32Array(capacity);
     this.rcvScale = new Uint8Array(capacity);
     this.guestFinSeq = new Uint32Array(capacity);
@@ -195,6 +203,8 @@ export class TcpColumns {
     this.heardMs[index] = nowMs;
     this.rcvNxt[index] = 0;
     this.rcvEdge[index] = 0;
+    this.ackedSeq[index] = 0;
+    this.dialogue[index] = 0;
     this.spilled[index] = 0;
     this.gatherSlot[index] = 0;
   }

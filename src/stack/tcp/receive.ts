@@ -41,6 +41,7 @@ import {
   STATE_ESTABLISHED,
 } from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
+import { hurryAcknowledgement } from './delayed-ack.ts';
 import { flushFlow, flushGathered, gatherPayload, passBytes } from './gather.ts';
 import { GapStore } from './out-of-order.ts';
 import { acceptableSeq, writeAck } from './segment-writer.ts';
@@ -186,8 +187,9 @@ export function receiveSegment(core: TcpCore, index: number, meta: PacketMeta, h
     c.flags[index] = c.flags[index]! | FLAG_GUEST_FIN_SEEN;
   }
   let flags = c.flags[index]!;
-  if ((flags & (FLAG_HAS_GAP | FLAG_GUEST_FIN_SEEN)) !== 0) {
-    if ((flags & FLAG_HAS_GAP) !== 0) next = fillGap(core, index);
+  const hadGap = (flags & FLAG_HAS_GAP) !== 0;
+  if (hadGap || (flags & FLAG_GUEST_FIN_SEEN) !== 0) {
+    if (hadGap) next = fillGap(core, index);
     flags = c.flags[index]!;
     if ((flags & FLAG_GUEST_FIN_SEEN) !== 0 && next === c.guestFinSeq[index]) {
       c.rcvNxt[index] = addSeq(next, 1);
@@ -195,6 +197,7 @@ export function receiveSegment(core: TcpCore, index: number, meta: PacketMeta, h
     }
   }
   c.flags[index] = flags | FLAG_ACK_DUE;
+  if (hadGap) hurryAcknowledgement(core, index);
   addToTurn(core, index);
 }
 

@@ -36,7 +36,7 @@ import {
 } from '../../wire/tcp.ts';
 import { closeIpPacket, commitPadded, ipFrameHeaderBytes } from '../output.ts';
 import type { PacketMeta } from '../packet-meta.ts';
-import { FLAG_ACK_DUE, FLAG_HAS_GAP, FLAG_SACK_OK } from './columns.ts';
+import { FLAG_ACK_DELAYED, FLAG_ACK_DUE, FLAG_HAS_GAP, FLAG_SACK_OK } from './columns.ts';
 import type { TcpCore } from './core.ts';
 import { advertiseWindow, SYN_WINDOW_BYTES } from './window.ts';
 
@@ -156,7 +156,8 @@ export function writeAck(core: TcpCore, index: number, seq: number, fin: boolean
   }
   const flags = fin ? TCP_ACK | TCP_FIN : TCP_ACK;
   closeControl(core, index, offset, tcpBytes, flags, seq, advertiseWindow(c, index));
-  c.flags[index] = c.flags[index]! & ~FLAG_ACK_DUE;
+  c.flags[index] = c.flags[index]! & ~(FLAG_ACK_DUE | FLAG_ACK_DELAYED);
+  c.ackedSeq[index] = c.rcvNxt[index]!;
   return true;
 }
 
@@ -304,5 +305,6 @@ export function writeDataBatch(
     sums += 4;
   }
   counters.hostFrames += frames;
-  c.flags[index] = c.flags[index]! & ~FLAG_ACK_DUE;
+  c.flags[index] = c.flags[index]! & ~(FLAG_ACK_DUE | FLAG_ACK_DELAYED);
+  c.ackedSeq[index] = c.rcvNxt[index]!;
 }

@@ -30,11 +30,20 @@ import {
   STATE_TIME_WAIT,
 } from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
+import { holdAcknowledgement } from './delayed-ack.ts';
 import { flushGathered } from './gather.ts';
 import { ownMss } from './handshake.ts';
 import { acceptableSeq, writeAck, writeSyn } from './segment-writer.ts';
 import { updateTimer } from './timers.ts';
-import { discardAcknowledged, SENT_FAILED, SENT_NO_ROOM, SENT_SHARE, SENT_WINDOW, transmit } from './transmit.ts';
+import {
+  discardAcknowledged,
+  SENT_ALL,
+  SENT_FAILED,
+  SENT_NO_ROOM,
+  SENT_SHARE,
+  SENT_WINDOW,
+  transmit,
+} from './transmit.ts';
 import { RCV_SCALE, SYN_WINDOW_BYTES } from './window.ts';
 
 /** Both directions closed, passed on and acknowledged. */
@@ -125,7 +134,8 @@ function serveEstablished(core: TcpCore, index: number): void {
     resetBoth(core, index);
     return;
   }
-  if (acknowledgeIfDue(core, index) && (flags & FLAGS_ALL_CLOSED) === FLAGS_ALL_CLOSED) {
+  const isHeld = (flags & FLAG_ACK_DUE) !== 0 && outcome === SENT_ALL && holdAcknowledgement(core, index);
+  if (!isHeld && acknowledgeIfDue(core, index) && (flags & FLAGS_ALL_CLOSED) === FLAGS_ALL_CLOSED) {
     if ((flags & FLAG_ACK_DUE) !== 0) enterTimeWait(core, index);
     else endFlow(core, index);
     return;

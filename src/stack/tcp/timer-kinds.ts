@@ -18,6 +18,8 @@ export const TIMER_KEEPALIVE = 6;
 export const TIMER_RESET = 7;
 /** TIME-WAIT ends. */
 export const TIMER_TIME_WAIT = 8;
+/** An acknowledgement is held back (RFC 9293 §3.8.6.3). */
+export const TIMER_ACK = 9;
 
 /** Arms the flow's timer for `deadlineMs`, whatever it stood for before. */
 export function setTimer(core: TcpCore, index: number, kind: number, deadlineMs: number): void {

@@ -7,17 +7,27 @@
  *   without an answer both sides are reset. While the link is full nothing is resent: the first copy is still on its way;
  * - the window is closed: probes with an old number, which any TCP answers (as keep-alives are, RFC 9293 §3.8.4), doubling
  *   up to 60 s, for as long as the guest answers;
+ * - an acknowledgement is held back (delayed-ack.ts): 8 ms;
  * - nothing to do: after two hours a keep-alive probe, and eight more 75 s apart (RFC 9293 §3.8.4, Linux's defaults). An idle flow
  *   costs nothing before that.
  */
 import { endFlow, resetBoth, resetHost } from './close.ts';
-import { FLAG_FORCE_SEND, FLAG_RECOVERING, FLAG_RTO_RESTART, FLAG_SYN_DUE, STATE_SYN_SENT } from './columns.ts';
+import {
+  FLAG_ACK_DELAYED,
+  FLAG_FORCE_SEND,
+  FLAG_RECOVERING,
+  FLAG_RTO_RESTART,
+  FLAG_SYN_DUE,
+  STATE_SYN_SENT,
+} from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
+import { ACK_DELAY_MS, releaseAcknowledgement } from './delayed-ack.ts';
 import { loseEverything, refillHoles } from './recovery.ts';
 import { currentRto, RTO_INITIAL_MS, RTO_MAX_MS } from './round-trip.ts';
 import { writeAck } from './segment-writer.ts';
 import {
   setTimer,
+  TIMER_ACK,
   TIMER_CONNECT,
   TIMER_IDLE,
   TIMER_KEEPALIVE,
@@ -70,6 +80,8 @@ export function updateTimer(core: TcpCore, index: number, waitsForWindow: boolea
     } else if ((flags & FLAG_RTO_RESTART) !== 0) {
       setTimer(core, index, TIMER_RETRANSMIT, ctx.nowMs + c.rtoMs[index]!);
     }
+  } else if ((flags & FLAG_ACK_DELAYED) !== 0) {
+    if (kind !== TIMER_ACK) setTimer(core, index, TIMER_ACK, ctx.nowMs + ACK_DELAY_MS);
   } else {
     setTimer(core, index, TIMER_IDLE, ctx.nowMs + IDLE_MS);
   }
@@ -90,6 +102,9 @@ export function fireTimer(core: TcpCore, index: number): void {
       break;
     case TIMER_PERSIST:
       onPersistTimeout(core, index);
+      break;
+    case TIMER_ACK:
+      releaseAcknowledgement(core, index);
       break;
     case TIMER_IDLE:
     case TIMER_KEEPALIVE:

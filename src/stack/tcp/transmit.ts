@@ -28,6 +28,7 @@ import {
   FLAG_RECOVERING,
 } from './columns.ts';
 import { PEEK_SEGMENTS, type TcpCore } from './core.ts';
+import { noteAnswer } from './delayed-ack.ts';
 import { dataHeaderBytes, writeAck, writeDataBatch } from './segment-writer.ts';
 
 const EAGAIN = -11;
@@ -97,6 +98,7 @@ export function transmit(core: TcpCore, index: number): number {
       // The end of the stream: go round for the FIN.
     } else {
       noteSent(core, index, addSeq(sndNxt, sent));
+      noteAnswer(core, index);
       share -= sent;
     }
   }

@@ -1,0 +1,78 @@
+/**
+ * Holding acknowledgements back for the answer (RFC 9293 §3.8.6.3, RFC 5681 §4.2).
+ *
+ * Where guest and host take turns, the acknowledgement of a request would leave some microseconds before the response that carries it
+ * as well: a frame, and an interrupt in the guest, for nothing. So a flow on which the host has answered before waits a moment with
+ * the acknowledgement of a short request. A second request in the meantime, more than a short one, or anything out of the
+ * ordinary is acknowledged at once.
+ *
+ * A guest whose next write waits for the acknowledgement (Nagle's algorithm, two writes to a request) would lose that moment with
+ * each request. Hence a flow on which waiting was once in vain does not wait again.
+ */
+
+import { diffSeq } from '../../base/sequence.ts';
+import {
+  FLAG_ACK_DELAYED,
+  FLAG_ACK_DUE,
+  FLAG_GUEST_FIN,
+  FLAG_GUEST_FIN_SEEN,
+  FLAG_HAS_GAP,
+  FLAG_HAS_SPILL,
+  FLAG_HOST_FIN,
+  FLAG_RECOVERING,
+} from './columns.ts';
+import { addToTurn, type TcpCore } from './core.ts';
+
+/** The host has not answered yet. */
+const DIALOGUE_UNKNOWN = 0;
+const DIALOGUE_ALTERNATES = 1;
+/** Waiting was in vain. */
+const DIALOGUE_NEVER = 2;
+
+/** How long an acknowledgement is held back: two ticks of the timers. Far below what RFC 5681 allows (500 ms) and Linux does (40 ms). */
+export const ACK_DELAY_MS = 8;
+/** Requests longer than this are part of a transfer. */
+const SHORT_BYTES = 4096;
+
+const FLAGS_AT_ONCE =
+  FLAG_ACK_DELAYED |
+  FLAG_GUEST_FIN |
+  FLAG_GUEST_FIN_SEEN |
+  FLAG_HAS_GAP |
+  FLAG_HAS_SPILL |
+  FLAG_HOST_FIN |
+  FLAG_RECOVERING;
+
+/** Data goes to the guest: the next request may be answered as well. */
+export function noteAnswer(core: TcpCore, index: number): void {
+  const { dialogue } = core.columns;
+  if (dialogue[index] === DIALOGUE_UNKNOWN) dialogue[index] = DIALOGUE_ALTERNATES;
+}
+
+/** Holds the acknowledgement back that is due, if that is likely to pay. @returns whether it does */
+export function holdAcknowledgement(core: TcpCore, index: number): boolean {
+  const { columns: c } = core;
+  const flags = c.flags[index]!;
+  if (c.dialogue[index] !== DIALOGUE_ALTERNATES || (flags & FLAGS_AT_ONCE) !== 0) return false;
+  // With something in flight the timer has more important things to do.
+  if (c.sndNxt[index] !== c.sndUna[index]) return false;
+  const news = diffSeq(c.rcvNxt[index]!, c.ackedSeq[index]!);
+  if (news <= 0 || news > SHORT_BYTES) return false;
+  c.flags[index] = (flags & ~FLAG_ACK_DUE) | FLAG_ACK_DELAYED;
+  return true;
+}
+
+/** Has the acknowledgement that is due not held back: a gap was filled, which the guest waits to hear (RFC 5681 §4.2). */
+export function hurryAcknowledgement(core: TcpCore, index: number): void {
+  const { columns: c } = core;
+  // Nothing is held back that brings no news.
+  c.ackedSeq[index] = c.rcvNxt[index]!;
+}
+
+/** No answer has come to carry the acknowledgement. */
+export function releaseAcknowledgement(core: TcpCore, index: number): void {
+  const { columns: c } = core;
+  c.dialogue[index] = DIALOGUE_NEVER;
+  c.flags[index] = c.flags[index]! | FLAG_ACK_DUE;
+  addToTurn(core, index);
+}
