@@ -113,14 +113,15 @@ const MAP_LINE = /^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+) *(.*)$/gm;
 const CODE_UNIT_BYTES = 256n * 1024n;
 /** What else is writable beside the reservation, a heap of the C library or a stack, is larger than a header. */
 const HEADER_MAX_BYTES = 64n * 1024n;
-/** V8 reserves this much at most. */
-const CODE_RANGE_MAX_BYTES = 512n * 1024n * 1024n;
+/** The filter compares offsets of 32 bits; V8 reserves an eighth of this. */
+const CODE_RANGE_MAX_BYTES = 1n << 32n;
 
 /**
  * Finds where V8 keeps machine code: one reservation, of which what is in use is writable and executable, the rest inaccessible; a part
- * may be a copy of Node's own code.
+ * may be a copy of Node's own code. Inaccessible maps that happen to lie against it, before or behind, cannot be told apart and are
+ * taken in: a range that were too small would end the process the next time V8 needs a page.
  * @param maps - the text of /proc/self/maps
- * @returns undefined when nothing is writable and executable, as with --jitless
+ * @returns undefined when nothing is writable and executable, as with --jitless, or the range is too large for the filter
  */
 export function findCodeRange(maps: string): AddressRange | undefined {
   let start: bigint | undefined;
@@ -143,8 +144,7 @@ export function findCodeRange(maps: string): AddressRange | undefined {
     }
     end = behind;
   }
-  if (start === undefined) return undefined;
-  return { start: end - start > CODE_RANGE_MAX_BYTES ? end - CODE_RANGE_MAX_BYTES : start, end };
+  return start === undefined || end - start >= CODE_RANGE_MAX_BYTES ? undefined : { start, end };
 }
 
 function smaller(a: bigint, b: bigint): bigint {
