@@ -27,5 +27,6 @@ export async function formatHelp(usage: string, table: OptionTable): Promise<str
     const byDefault = definition.defaultText === undefined ? '' : ` [default: ${definition.defaultText}]`;
     parser.option(name, { alias, group, describe: `${definition.valueName}: ${help}${byDefault}` });
   }
-  return `${await parser.getHelp()}\n`;
+  // yargs takes a digit for a long name.
+  return `${(await parser.getHelp()).replace(/--(?=\d\b)/g, '-')}\n`;
 }
