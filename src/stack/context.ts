@@ -9,7 +9,7 @@ import type { FlowDescription } from './flow/description.ts';
 import type { FlowTable } from './flow/table.ts';
 import type { TimerWheel } from './flow/timer-wheel.ts';
 import type { GuestState } from './guest.ts';
-import type { AddressMap, ForwardLookup, GuestLink, HostSockets } from './ports.ts';
+import type { AddressMap, ForwardLookup, GuestLink, HostSockets, LoopbackBypass } from './ports.ts';
 import type { RoomQueue } from './room-queue.ts';
 
 export interface StackContext {
@@ -20,6 +20,8 @@ export interface StackContext {
   readonly sockets: HostSockets;
   readonly map: AddressMap;
   readonly forwards: ForwardLookup;
+  /** Namespace mode: takes what the host's loopback sends to forwarded ports. */
+  readonly bypass: LoopbackBypass | undefined;
   readonly flows: FlowTable;
   readonly timers: TimerWheel;
   readonly roomQueue: RoomQueue;

@@ -236,6 +236,13 @@ export const KIND_TCP_LISTENER = 4;
 export const KIND_UDP = 5;
 export const KIND_UDP_LISTENER = 6;
 export const KIND_PING = 7;
+/** One socket of a spliced connection: index is twice its flow, plus 1 for the side that was connected to. */
+export const KIND_SPLICE_TCP = 8;
+/** The far socket of a spliced UDP flow. */
+export const KIND_SPLICE_UDP = 9;
+/** Listeners in the guest's namespace. */
+export const KIND_NAMESPACE_TCP_LISTENER = 10;
+export const KIND_NAMESPACE_UDP_LISTENER = 11;
 
 // ---------------------------------------------------------------------------------------------------------------- address map
 
@@ -276,4 +283,24 @@ export interface ForwardLookup {
   fdOf(index: number): number;
   /** The index of a listener on this UDP port of the host, or -1. Left out: there are none. */
   udpListenerAt?(port: number): number;
+}
+
+/**
+ * Takes connections and datagrams of forwarded ports before they become the guest's flows: in namespace mode the host's loopback reaches
+ * the guest's sockets without the link. `forward/splice` implements it.
+ */
+export interface LoopbackBypass {
+  /**
+   * A connection was accepted.
+   * @param fd - becomes the bypass's when it answers true
+   * @param peerOffset - endpoint record of its peer
+   */
+  takeConnection(listener: number, fd: number, peerOffset: number): boolean;
+  /**
+   * Datagrams were received.
+   * @param metaOffset - DATAGRAM_META record of the first; the others follow
+   * @param dataOffset - payload of the first; each further one is `strideBytes` on
+   * @returns how many, from the first on, were taken
+   */
+  takeDatagrams(listener: number, metaOffset: number, dataOffset: number, strideBytes: number, count: number): number;
 }

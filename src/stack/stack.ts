@@ -33,6 +33,7 @@ import {
   KIND_PING,
   KIND_TCP,
   KIND_UDP,
+  type LoopbackBypass,
 } from './ports.ts';
 import { RoomQueue } from './room-queue.ts';
 import { TcpModule } from './tcp/module.ts';
@@ -62,6 +63,8 @@ export interface StackOptions {
   /** Echo requests by raw socket, where ping sockets are refused. */
   readonly rawEcho?: RawEcho | undefined;
   readonly flowCapacity?: number;
+  /** Namespace mode: takes what the host's loopback sends to forwarded ports. */
+  readonly bypass?: LoopbackBypass | undefined;
 }
 
 export class NetworkStack {
@@ -104,6 +107,7 @@ export class NetworkStack {
       sockets,
       map,
       forwards,
+      bypass: options.bypass,
       flows: this.flows,
       timers: this.timers,
       roomQueue: new RoomQueue(this.flows),

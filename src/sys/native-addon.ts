@@ -13,7 +13,8 @@ export interface NativeAddon
     TapAddon,
     NetifAddon,
     ProcessAddon,
-    SandboxAddon {}
+    SandboxAddon,
+    SpliceAddon {}
 
 /** What `startPoll` gives: opaque, kept alive by the addon while the poll runs. */
 export type PollHandle = object;
@@ -266,4 +267,32 @@ export interface SandboxAddon {
   sealName(slot: number, dirFd: number, name: string): number;
   /** unlinkat(2) of a sealed name. */
   unlinkSealed(slot: number): number;
+}
+
+/** Stream data that stays in the kernel: pipe(7), splice(2). */
+export interface SpliceAddon {
+  /**
+   * pipe2(2), non-blocking and close-on-exec, with a capacity of `sizeBytes` or the nearest smaller one that the kernel grants (limits:
+   * fs.pipe-max-size, fs.pipe-user-pages-soft).
+   * @param fds - read end to `fds[0]`, write end to `fds[1]`; both the caller's
+   * @returns capacity in bytes, or -errno
+   */
+  pipe(sizeBytes: number, fds: Int32Array): number;
+  /**
+   * splice(2) from a socket into a pipe and from there into another socket, by turns, until the source is empty or ended, the target is
+   * full, an error shows, or `budgetBytes` have left.
+   * @param pendingBytes - what the pipe holds already
+   * @param recordOffset - 16 bytes of the arena, filled with u32 LE bytes in the pipe, u32 LE bytes given to the target, i32 LE state of the
+   * source (0: there may be more, 1: end of stream, or -errno; -EAGAIN: empty), i32 LE state of the target (0, or -errno; -EAGAIN: full)
+   * @returns 0 or -errno (then nothing has happened)
+   */
+  spliceStream(
+    sourceFd: number,
+    pipeReadFd: number,
+    pipeWriteFd: number,
+    targetFd: number,
+    pendingBytes: number,
+    budgetBytes: number,
+    recordOffset: number,
+  ): number;
 }

@@ -54,6 +54,7 @@ export function acceptAll(core: TcpCore, listenerIndex: number): void {
   for (let errors = 0; errors < MAX_ERRORS; ) {
     const fd = sockets.accept(listener, ctx.endpoint);
     if (fd >= 0) {
+      if (ctx.bypass?.takeConnection(listenerIndex, fd, ctx.endpoint) === true) continue;
       const family = loadEndpointAddress(view, ctx.endpoint, peer, 0);
       if (!openFromHost(core, fd, family, getEndpointPort(view, ctx.endpoint), target)) refuse(core, fd);
       continue;

@@ -30,6 +30,8 @@ import type { DatagramsToGuest } from './to-guest.ts';
 /** Batches read from one listener in one turn; others want to be heard too, and it will be reported again. */
 const BATCHES_PER_TURN = 8;
 const MAX_ERRORS = 256;
+/** In the list of flows: the bypass has the datagram. */
+const TAKEN = -2;
 
 export class UdpListeners {
   private readonly ctx: StackContext;
@@ -137,11 +139,15 @@ export class UdpListeners {
   private deliver(listener: number, count: number): void {
     const { ctx, toGuest, flowOf } = this;
     const target = ctx.forwards.targetOf(listener);
-    if (target === undefined || !ctx.link.connected) return;
+    if (target === undefined) return;
+    const bypassed = ctx.bypass === undefined ? 0 : this.offerToBypass(listener, count);
+    if (bypassed === count || !ctx.link.connected) return;
     for (let i = 0; i < count; i++) {
+      if (bypassed > 0 && flowOf[i] === TAKEN) continue;
       const meta = toGuest.metaOf(i);
       const isAsBefore =
         i > 0 &&
+        flowOf[i - 1] !== TAKEN &&
         isSameEndpoint(ctx.view, meta + DATAGRAM_META_SOURCE, toGuest.metaOf(i - 1) + DATAGRAM_META_SOURCE) &&
         isSameEndpoint(ctx.view, meta + DATAGRAM_META_LOCAL, toGuest.metaOf(i - 1) + DATAGRAM_META_LOCAL);
       flowOf[i] = isAsBefore ? flowOf[i - 1]! : this.flowFor(listener, target, meta);
@@ -159,6 +165,22 @@ export class UdpListeners {
       this.layRun(first, end, family);
       first = end;
     }
+  }
+
+  /** Marks the datagrams of the batch that went another way. @returns their number */
+  private offerToBypass(listener: number, count: number): number {
+    const { toGuest, flowOf } = this;
+    const bypass = this.ctx.bypass!;
+    let taken = 0;
+    for (let i = 0; i < count; ) {
+      const run = bypass.takeDatagrams(listener, toGuest.metaOf(i), toGuest.dataOf(i), toGuest.strideBytes, count - i);
+      flowOf.fill(TAKEN, i, i + run);
+      // Anything but the mark: the flow of the others is still to be found.
+      if (run === 0) flowOf[i] = -1;
+      taken += run;
+      i += run === 0 ? 1 : run;
+    }
+    return taken;
   }
 
   private layRun(first: number, end: number, family: number): void {

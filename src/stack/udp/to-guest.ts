@@ -26,6 +26,7 @@ const SLOT_BYTES = 66_112;
 export class DatagramsToGuest {
   /** The most that `batchLimit` ever gives. */
   readonly batchDatagrams = BATCH_DATAGRAMS;
+  readonly strideBytes = SLOT_BYTES;
   private readonly ctx: StackContext;
   private readonly packets: GuestPackets;
   private readonly slots: number;
@@ -66,6 +67,11 @@ export class DatagramsToGuest {
   /** The DATAGRAM_META record of the i-th datagram received. */
   metaOf(i: number): number {
     return this.metas + i * DATAGRAM_META_BYTES;
+  }
+
+  /** Where the payload of the i-th datagram received lies; that of the next is {@link strideBytes} on. */
+  dataOf(i: number): number {
+    return this.slots + UDP_HEADER_BYTES + i * SLOT_BYTES;
   }
 
   /** Payload bytes of the i-th datagram received. */

@@ -150,6 +150,7 @@ export class Harness {
       sockets: this.sockets,
       map,
       forwards,
+      bypass: undefined,
       flows,
       timers: new TimerWheel(capacity, this.nowMs),
       roomQueue: new RoomQueue(flows),
