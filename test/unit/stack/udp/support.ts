@@ -94,6 +94,7 @@ export class TestStack {
       link: this.link,
       sockets: this.sockets,
       map: createAddressMap({ ipv4, ipv6: family(GUEST_6, ROUTER_6), linkLocalScopeId: 7 }),
+      bypass: undefined,
       forwards: {
         targetOf: (index) => this.targets[index],
         fdOf: (index) => this.listenerFds[index] ?? -1,
