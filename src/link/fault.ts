@@ -51,6 +51,8 @@ const FATE_HOLD = 3;
 
 export class FaultLink implements GuestLink {
   readonly headroomBytes: number;
+  readonly hasVnetHeader: boolean;
+  readonly offloads: number;
   readonly maxFrameBytes: number;
   readonly toGuestCounts: FaultCounts = createCounts();
   readonly fromGuestCounts: FaultCounts = createCounts();
@@ -69,6 +71,7 @@ export class FaultLink implements GuestLink {
   private txCount = 0;
   /** What is still to be copied down of the oldest frame; negative: its fate is not decided. */
   private copiesLeft = -1;
+  /** Where the held frame lies, its headroom in front. */
   private readonly txHeld: number;
   private txHeldBytes = 0;
   private txHeldPassed = 0;
@@ -84,6 +87,8 @@ export class FaultLink implements GuestLink {
     this.link = link;
     this.bytes = arena.bytes;
     this.headroomBytes = link.headroomBytes;
+    this.hasVnetHeader = link.hasVnetHeader;
+    this.offloads = link.offloads;
     this.maxFrameBytes = link.maxFrameBytes;
     this.random = createRandom(options.seed);
     this.toGuest = completeRates(options.toGuest);
@@ -93,8 +98,8 @@ export class FaultLink implements GuestLink {
     this.txLimit = this.txBase + sendBytes;
     this.txTail = this.txBase;
     this.txLengths = new Int32Array(Math.ceil(sendBytes / (MIN_FRAME_BYTES + link.headroomBytes)));
-    this.txHeld = arena.allocate(link.maxFrameBytes);
-    this.rxHeld = arena.allocate(link.maxFrameBytes);
+    this.txHeld = arena.allocate(link.headroomBytes + link.maxFrameBytes) + link.headroomBytes;
+    this.rxHeld = arena.allocate(link.headroomBytes + link.maxFrameBytes) + link.headroomBytes;
   }
 
   get connected(): boolean {
@@ -102,7 +107,7 @@ export class FaultLink implements GuestLink {
   }
 
   receive(frames: Int32Array): number {
-    const { link, fromGuest, fromGuestCounts: counts, bytes } = this;
+    const { link, fromGuest, fromGuestCounts: counts, bytes, headroomBytes } = this;
     // Every frame may come twice, and the held one behind it.
     const most = Math.max(1, Math.floor(frames.length / 6));
     if (this.rxFrames.length !== 2 * most) this.rxFrames = new Int32Array(2 * most);
@@ -123,7 +128,7 @@ export class FaultLink implements GuestLink {
         const fate = this.decide(fromGuest, counts, offset, length, mayHold);
         if (fate === FATE_LOSE) continue;
         if (fate === FATE_HOLD) {
-          bytes.copyWithin(this.rxHeld, offset, offset + length);
+          bytes.copyWithin(this.rxHeld - headroomBytes, offset - headroomBytes, offset + length);
           this.rxHeldBytes = length;
           this.rxHeldPassed = 0;
           mayHold = false;
@@ -200,7 +205,7 @@ export class FaultLink implements GuestLink {
         const fate = this.decide(toGuest, counts, offset, length, this.txHeldBytes === 0);
         this.copiesLeft = fate === FATE_PASS ? 1 : fate === FATE_DUPLICATE ? 2 : 0;
         if (fate === FATE_HOLD) {
-          bytes.copyWithin(this.txHeld, offset, offset + length);
+          bytes.copyWithin(this.txHeld - headroomBytes, at, offset + length);
           this.txHeldBytes = length;
           this.txHeldPassed = 0;
           this.txHeldFlushes = 0;
@@ -230,7 +235,8 @@ export class FaultLink implements GuestLink {
   private copyDown(offset: number, length: number): boolean {
     const start = this.link.reserve(this.headroomBytes + length);
     if (start < 0) return false;
-    this.bytes.copyWithin(start + this.headroomBytes, offset, offset + length);
+    // A virtio-net header in the headroom belongs to its frame.
+    this.bytes.copyWithin(start, offset - this.headroomBytes, offset + length);
     this.link.commit(start + this.headroomBytes, length);
     return true;
   }

@@ -37,6 +37,8 @@ export interface PcapOptions {
 
 export class PcapLink implements GuestLink {
   readonly headroomBytes: number;
+  readonly hasVnetHeader: boolean;
+  readonly offloads: number;
   readonly maxFrameBytes: number;
   private readonly link: GuestLink;
   private readonly arenaBytes: Uint8Array;
@@ -52,6 +54,8 @@ export class PcapLink implements GuestLink {
   constructor(options: PcapOptions) {
     this.link = options.link;
     this.headroomBytes = options.link.headroomBytes;
+    this.hasVnetHeader = options.link.hasVnetHeader;
+    this.offloads = options.link.offloads;
     this.maxFrameBytes = options.link.maxFrameBytes;
     this.arenaBytes = options.arena.bytes;
     this.fd = options.fd;

@@ -85,6 +85,8 @@ export interface StreamLinkOptions {
  */
 export class StreamLink implements GuestLink {
   readonly headroomBytes = FRAME_PREFIX_BYTES;
+  readonly hasVnetHeader = false;
+  readonly offloads = 0;
   readonly maxFrameBytes = FRAME_MAX_BYTES;
   connected = false;
 

@@ -6,6 +6,8 @@ import { summarizeFrame } from './frame-summary.ts';
 
 export class TraceLink implements GuestLink {
   readonly headroomBytes: number;
+  readonly hasVnetHeader: boolean;
+  readonly offloads: number;
   readonly maxFrameBytes: number;
   private readonly link: GuestLink;
   private readonly view: DataView;
@@ -16,6 +18,8 @@ export class TraceLink implements GuestLink {
     this.view = arena.view;
     this.log = log;
     this.headroomBytes = link.headroomBytes;
+    this.hasVnetHeader = link.hasVnetHeader;
+    this.offloads = link.offloads;
     this.maxFrameBytes = link.maxFrameBytes;
   }
 

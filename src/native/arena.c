@@ -27,15 +27,21 @@ uint8_t *next_bytes(struct call *call, uint32_t *length) {
   return data;
 }
 
-int32_t *next_int_array(struct call *call, size_t count) {
+int32_t *next_ints(struct call *call, size_t *count) {
   napi_typedarray_type type;
-  size_t available = 0;
   void *data = NULL;
-  if (napi_get_typedarray_info(call->env, next_value(call), &type, &available, &data, NULL, NULL) != napi_ok ||
+  *count = 0;
+  if (napi_get_typedarray_info(call->env, next_value(call), &type, count, &data, NULL, NULL) != napi_ok ||
       type != napi_int32_array) {
     fail_call(call, EINVAL);
     return NULL;
   }
+  return data;
+}
+
+int32_t *next_int_array(struct call *call, size_t count) {
+  size_t available = 0;
+  int32_t *data = next_ints(call, &available);
   if (available < count) fail_call(call, EFAULT);
   return data;
 }

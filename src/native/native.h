@@ -58,6 +58,7 @@ extern const struct export_row SCM_EXPORTS[];
 extern const struct export_row DESCRIPTOR_EXPORTS[];
 extern const struct export_row MEMORY_EXPORTS[];
 extern const struct export_row TAP_EXPORTS[];
+extern const struct export_row TAP_IO_EXPORTS[];
 extern const struct export_row NETIF_EXPORTS[];
 extern const struct export_row PROCESS_EXPORTS[];
 extern const struct export_row EXEC_EXPORTS[];
@@ -131,6 +132,8 @@ static inline uint8_t *arena_range(struct call *call, uint32_t offset, uint64_t 
 uint8_t *next_bytes(struct call *call, uint32_t *length);
 /* The memory of the next argument, an Int32Array of at least `count` elements. */
 int32_t *next_int_array(struct call *call, size_t count);
+/* The memory of the next argument, an Int32Array, and its number of elements. */
+int32_t *next_ints(struct call *call, size_t *count);
 /*
  * Copies the next argument, a string, with a NUL behind it. A string that does not fit fails the call with ENAMETOOLONG, one that
  * holds a NUL with EINVAL unless `length` is asked for.

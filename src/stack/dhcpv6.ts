@@ -130,7 +130,7 @@ export class Dhcpv6Module {
     const end = meta.l4Offset + udpBytes;
     const pseudoSum = pseudoSumIpv6(source, 0, destination, 0, IP_PROTOCOL_UDP, udpBytes);
     if (
-      !verifyChecksum(view, meta.l4Offset, udpBytes, pseudoSum) ||
+      !(meta.isChecksumTrusted || verifyChecksum(view, meta.l4Offset, udpBytes, pseudoSum)) ||
       checkDhcpv6(view, at, end) < 0 ||
       !this.areIdsLegal(at, end)
     ) {

@@ -45,6 +45,16 @@ import {
   skipIpv6Extensions,
 } from '../wire/ipv6.ts';
 import { checkUdp, getUdpDstPort } from '../wire/udp.ts';
+import {
+  checkVnet,
+  getVnetFlags,
+  getVnetKind,
+  getVnetSegmentBytes,
+  VNET_CHECKSUM_VALID,
+  VNET_HEADER_BYTES,
+  VNET_NEEDS_CHECKSUM,
+  VNET_UDP,
+} from '../wire/vnet.ts';
 import type { StackContext } from './context.ts';
 import { createPacketMeta, type PacketMeta } from './packet-meta.ts';
 
@@ -98,6 +108,7 @@ export class Input {
       this.noteMalformed('Ethernet', lengthBytes);
       return;
     }
+    if (ctx.link.hasVnetHeader && !this.takeVnetHeader(offset, end)) return;
     const destinationHi = getMacHi(view, offset);
     if (!isMulticastMac(destinationHi)) {
       if (destinationHi !== config.ourMacHi || getMacLo(view, offset) !== config.ourMacLo) {
@@ -122,6 +133,21 @@ export class Input {
     } else {
       counters.unknownProtocol++;
     }
+  }
+
+  /** @returns false when the header says what cannot be */
+  private takeVnetHeader(offset: number, end: number): boolean {
+    const { ctx, meta } = this;
+    const { view } = ctx;
+    const header = offset - VNET_HEADER_BYTES;
+    if (checkVnet(view, header, end) < 0) {
+      ctx.counters.badEthernet++;
+      this.noteMalformed('virtio-net header', end - offset);
+      return false;
+    }
+    meta.isChecksumTrusted = (getVnetFlags(view, header) & (VNET_NEEDS_CHECKSUM | VNET_CHECKSUM_VALID)) !== 0;
+    meta.datagramBytes = getVnetKind(view, header) === VNET_UDP ? getVnetSegmentBytes(view, header) : 0;
+    return true;
   }
 
   private ipv4(l3Offset: number, end: number, isReassembled: boolean): void {

@@ -14,6 +14,7 @@ import {
 } from '../wire/ethernet.ts';
 import { IPV4_DONT_FRAGMENT, IPV4_HEADER_BYTES, writeIpv4Header } from '../wire/ipv4.ts';
 import { IPV6_HEADER_BYTES, writeIpv6Header } from '../wire/ipv6.ts';
+import { VNET_HEADER_BYTES, writeVnetWhole } from '../wire/vnet.ts';
 import type { StackContext } from './context.ts';
 
 const DEFAULT_HOP_LIMIT = 255;
@@ -122,6 +123,7 @@ export function commitPadded(ctx: StackContext, frameOffset: number, frameBytes:
     ctx.arena.bytes.fill(0, frameOffset + length, frameOffset + ETHERNET_MIN_FRAME_BYTES);
     length = ETHERNET_MIN_FRAME_BYTES;
   }
+  if (ctx.link.hasVnetHeader) writeVnetWhole(ctx.view, frameOffset - VNET_HEADER_BYTES);
   ctx.counters.hostFrames++;
   ctx.counters.hostBytes += length;
   ctx.link.commit(frameOffset, length);

@@ -6,6 +6,13 @@ export interface PacketMeta {
   frameOffset: number;
   /** One past the frame's last byte (padding included); always valid. */
   frameEnd: number;
+  /**
+   * The checksum of the packet's TCP or UDP needs no look: the sender has left it to whom the frame leaves the machine by, or
+   * says that it was verified. Always valid; of a reassembled packet it is the last fragment's, which never has it.
+   */
+  isChecksumTrusted: boolean;
+  /** The datagram is several, of this payload each but the last; 0: one. Valid for UDP. */
+  datagramBytes: number;
   sourceMacHi: number;
   sourceMacLo: number;
   /** EtherType; always valid. */
@@ -32,6 +39,8 @@ export function createPacketMeta(): PacketMeta {
   return {
     frameOffset: 0,
     frameEnd: 0,
+    isChecksumTrusted: false,
+    datagramBytes: 0,
     sourceMacHi: 0,
     sourceMacLo: 0,
     etherType: 0,

@@ -53,6 +53,16 @@ export const SOCKET_ERROR_DESTINATION = 36;
 /** `receive` results below this are `-errno`; these two are not errors of a system call. */
 export const LINK_IDLE = 0;
 
+/** What frames to the guest may leave to it: bits of {@link GuestLink.offloads}. */
+/** The checksum of TCP and UDP: only the pseudo-header's sum stands in its place. */
+export const OFFLOAD_CHECKSUM = 0x1;
+/** Cutting a TCP frame into segments, over IPv4 and IPv6. */
+export const OFFLOAD_TCP4 = 0x2;
+export const OFFLOAD_TCP6 = 0x4;
+/** Cutting a UDP frame into datagrams of equal length. */
+export const OFFLOAD_UDP4 = 0x8;
+export const OFFLOAD_UDP6 = 0x10;
+
 /**
  * A transport to the guest: whole Ethernet frames in both directions.
  *
@@ -64,8 +74,15 @@ export const LINK_IDLE = 0;
  * later, so a committed frame is never lost while the guest stays connected.
  */
 export interface GuestLink {
-  /** Bytes that the transport puts in front of every frame (4 on a stream: the length word). */
+  /** Bytes that the transport puts in front of every frame (4 on a stream: the length word; 16 on a tap with virtio-net headers). */
   readonly headroomBytes: number;
+  /**
+   * A virtio-net header (wire/vnet.ts) is the last part of each frame's headroom. It stands in front of the frames that `receive`
+   * gives, and says whether they have whole checksums and are to be cut; whoever commits a frame has written one.
+   */
+  readonly hasVnetHeader: boolean;
+  /** OFFLOAD_* that frames to the guest may use, by their virtio-net header; 0 without one. Longer than `maxFrameBytes` they are not. */
+  readonly offloads: number;
   /** The largest Ethernet frame (header and payload, no headroom) that may be committed. */
   readonly maxFrameBytes: number;
   /** False while no guest is attached: `reserve` then gives -1 and nothing is queued. */

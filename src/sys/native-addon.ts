@@ -156,6 +156,26 @@ export interface TapAddon {
   tunSetOffload(fd: number, flags: number): number;
   /** TUNSETVNETHDRSZ: 10 or 12. */
   tunSetVnetHeader(fd: number, bytes: number): number;
+  /**
+   * read(2) of frames until the range has no room for one of `slotBytes`, `frames` is full, or none is left. Longer ones are dropped.
+   * @param headerBytes - of the virtio-net header in front of each
+   * @param frames - filled with pairs: offset and length of the Ethernet frame, the header not counted
+   * @returns the number of frames; -errno when there was none (-EAGAIN (-11): none left)
+   */
+  tunRead(
+    fd: number,
+    offset: number,
+    lengthBytes: number,
+    slotBytes: number,
+    headerBytes: number,
+    frames: Int32Array,
+  ): number;
+  /**
+   * write(2) of all the frames that lie in the range, one behind the other: u32 LE length of the frame, `headerBytes` of virtio-net
+   * header, the frame. @returns bytes of the range that are done with, less than asked when the device takes no more; -errno when the
+   * first frame did not go
+   */
+  tunWrite(fd: number, offset: number, lengthBytes: number, headerBytes: number): number;
   /** TUNSETPERSIST: whether the device outlives its fds; `on` is 0 or 1. */
   tunSetPersist(fd: number, on: number): number;
 }

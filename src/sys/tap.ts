@@ -1,4 +1,5 @@
 /** Tap devices: Documentation/networking/tuntap.rst of Linux. */
+import { VNET_HEADER_BYTES } from '../wire/vnet.ts';
 import { checkStatus } from './errors.ts';
 import type { NativeAddon } from './native-addon.ts';
 
@@ -19,8 +20,7 @@ export const TUN_F_TSO_ECN = 0x08;
 export const TUN_F_USO4 = 0x20;
 export const TUN_F_USO6 = 0x40;
 
-/** virtio_net_hdr with num_buffers (virtio 1.2 section 5.1.6). */
-export const VNET_HEADER_BYTES = 12;
+export { VNET_HEADER_BYTES };
 
 export interface TapOptions {
   /** Name, or '' or a pattern such as `tap%d` for the kernel to complete. */
@@ -56,4 +56,35 @@ export function openTap(native: NativeAddon, options: TapOptions = {}): Tap {
 export function isTap(native: NativeAddon, fd: number): boolean {
   const flags = native.tunGetFlags(fd);
   return flags >= 0 && (flags & IFF_TAP) !== 0 && (flags & IFF_NO_PI) !== 0;
+}
+
+/** What a tap does beyond plain frames, for the link (link/tap.ts). */
+export interface TapOffloads {
+  /** Frames carry a virtio-net header of {@link VNET_HEADER_BYTES}; TCP frames of up to 64 KiB pass both ways. */
+  readonly vnetHeader: boolean;
+  /** UDP frames may be left to the kernel to cut (Linux 6.2). */
+  readonly udpSegmentation: boolean;
+}
+
+/** What the reader of a tap may be asked to bear, the best first: kernels that do not know one bit refuse them all. */
+const OFFLOAD_STEPS = [
+  TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6,
+  TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6,
+  TUN_F_CSUM,
+  0,
+] as const;
+
+/**
+ * Turns on every offload that the tap's kernel has, if the tap was opened with IFF_VNET_HDR; without, it stays plain.
+ * @throws when the kernel refuses virtio-net headers of this size
+ */
+export function prepareTapOffloads(
+  native: Pick<NativeAddon, 'tunGetFlags' | 'tunSetVnetHeader' | 'tunSetOffload'>,
+  fd: number,
+): TapOffloads {
+  const flags = native.tunGetFlags(fd);
+  if (flags < 0 || (flags & IFF_VNET_HDR) === 0) return { vnetHeader: false, udpSegmentation: false };
+  checkStatus(native.tunSetVnetHeader(fd, VNET_HEADER_BYTES), 'TUNSETVNETHDRSZ', 'tap');
+  const taken = OFFLOAD_STEPS.find((step) => native.tunSetOffload(fd, step) >= 0) ?? 0;
+  return { vnetHeader: true, udpSegmentation: (taken & TUN_F_USO4) !== 0 };
 }

@@ -8,6 +8,7 @@ import { createPcapLink } from '../../src/link/pcap.ts';
 import { createTraceLink } from '../../src/link/trace.ts';
 import { describeGuestLink } from './guest-link.ts';
 import { createStreamTransport } from './stream-transport.ts';
+import { createTapTransport } from './tap-transport.ts';
 
 const file = join(tmpdir(), `passel-compliance-${process.pid}.pcap`);
 afterAll(() => rmSync(file, { force: true }));
@@ -30,6 +31,17 @@ describeGuestLink('stream, through a fault injector without faults', () =>
 
 describeGuestLink('stream, through all wrappers', () =>
   createStreamTransport((link, arena) => {
+    const fault = createFaultLink({ link, arena, seed: 1 });
+    return createTraceLink(createPcapLink({ link: fault, arena, fd: openSync(file, 'w') }), arena, traceLogger);
+  }),
+);
+
+describeGuestLink('tap, plain', () => createTapTransport());
+
+describeGuestLink('tap, with virtio-net headers', () => createTapTransport({ vnetHeader: true }));
+
+describeGuestLink('tap, with virtio-net headers and through all wrappers', () =>
+  createTapTransport({ vnetHeader: true }, (link, arena) => {
     const fault = createFaultLink({ link, arena, seed: 1 });
     return createTraceLink(createPcapLink({ link: fault, arena, fd: openSync(file, 'w') }), arena, traceLogger);
   }),

@@ -5,6 +5,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Arena } from '../../src/base/arena.ts';
 import type { GuestLink } from '../../src/stack/ports.ts';
+import { VNET_HEADER_BYTES, writeVnetWhole } from '../../src/wire/vnet.ts';
 import { seededRandom } from '../support/seeded-random.ts';
 
 const MIN_FRAME_BYTES = 14;
@@ -45,12 +46,20 @@ export function makeFrame(number: number, length: number): Uint8Array {
 
 /** Lays a frame for the guest. @returns false when there is no room */
 export function queueFrame(transport: TransportUnderTest, frame: Uint8Array): boolean {
-  const { link, arena } = transport;
+  const { link } = transport;
   const start = link.reserve(link.headroomBytes + frame.length);
   if (start < 0) return false;
-  arena.bytes.set(frame, start + link.headroomBytes);
-  link.commit(start + link.headroomBytes, frame.length);
+  layFrame(transport, start, frame);
   return true;
+}
+
+/** Writes and commits a frame whose headroom begins at `start`. @returns where the next one's does */
+function layFrame({ link, arena }: TransportUnderTest, start: number, frame: Uint8Array): number {
+  const at = start + link.headroomBytes;
+  if (link.hasVnetHeader) writeVnetWhole(arena.view, at - VNET_HEADER_BYTES);
+  arena.bytes.set(frame, at);
+  link.commit(at, frame.length);
+  return at + frame.length;
 }
 
 /** Compares quickly: `toEqual` on a million bytes takes its time. */
@@ -115,15 +124,11 @@ export function describeGuestLink(name: string, create: () => TransportUnderTest
 
     it('lets several frames be laid into one reservation, and fewer than reserved', () => {
       const peer = transport.connect();
-      const { link, arena } = transport;
+      const { link } = transport;
       const start = link.reserve(10_000);
       const sent = [makeFrame(1, 100), makeFrame(2, 200)];
       let at = start;
-      for (const frame of sent) {
-        arena.bytes.set(frame, at + link.headroomBytes);
-        link.commit(at + link.headroomBytes, frame.length);
-        at += link.headroomBytes + frame.length;
-      }
+      for (const frame of sent) at = layFrame(transport, at, frame);
       expect(link.reserve(64)).toBe(at);
       link.flush();
       expectFrames(peer.receiveFrames(), sent);

@@ -9,6 +9,8 @@ const HEADROOM_BYTES = 4;
 
 export class FakeLink implements GuestLink {
   readonly headroomBytes = HEADROOM_BYTES;
+  readonly hasVnetHeader = false;
+  readonly offloads = 0;
   readonly maxFrameBytes = 65535;
   connected = true;
   /** Frames that left by `flush`, oldest first; the test takes them out. */

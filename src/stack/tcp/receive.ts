@@ -58,7 +58,7 @@ const FLAGS_DUE_IN_TURN = FLAG_ACK_DUE | FLAG_IN_TURN;
 /** Whether the segment's checksum holds, as far as it is looked at. */
 export function isChecksumGood(core: TcpCore, meta: PacketMeta, headerBytes: number): boolean {
   const { l4Offset, l4Length } = meta;
-  if (l4Length > headerBytes && !VERIFY_PAYLOAD) return true;
+  if (meta.isChecksumTrusted || (l4Length > headerBytes && !VERIFY_PAYLOAD)) return true;
   const pseudo = pseudoSumIpv6(meta.source, 0, meta.destination, 0, IP_PROTOCOL_TCP, l4Length);
   if (l4Length === headerBytes) return verifyChecksum(core.view, l4Offset, l4Length, pseudo);
   return core.sockets.sum(l4Offset, l4Length, foldChecksum(pseudo)) === 0xffff;

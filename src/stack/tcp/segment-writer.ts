@@ -34,6 +34,7 @@ import {
   writeTcpSackOption,
   writeTcpSynOptions,
 } from '../../wire/tcp.ts';
+import { VNET_HEADER_BYTES, writeVnetWhole } from '../../wire/vnet.ts';
 import { closeIpPacket, commitPadded, ipFrameHeaderBytes } from '../output.ts';
 import type { PacketMeta } from '../packet-meta.ts';
 import { FLAG_ACK_DELAYED, FLAG_ACK_DUE, FLAG_HAS_GAP, FLAG_SACK_OK } from './columns.ts';
@@ -219,6 +220,7 @@ export function writeDataBatch(
 ): void {
   const { view, flows, columns: c, ctx } = core;
   const { config, guest, link, counters } = ctx;
+  const { hasVnetHeader } = link;
   const isIpv4 = flows.family[index] === 4;
   const ipBytes = isIpv4 ? 20 : 40;
   const window = advertiseWindow(c, index);
@@ -293,6 +295,7 @@ export function writeDataBatch(
     view.setUint32(tcp + 16, (~fold16(sum) & 0xffff) << 16);
     const length = headerBytes + payload;
     if (length >= ETHERNET_MIN_FRAME_BYTES) {
+      if (hasVnetHeader) writeVnetWhole(view, frame - VNET_HEADER_BYTES);
       link.commit(frame, length);
       frames++;
       counters.hostBytes += length;

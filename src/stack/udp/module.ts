@@ -128,8 +128,18 @@ export class UdpModule implements FlowModule {
       columns.hopLimit[index] = hopLimit;
     }
     const payloadBytes = getUdpLength(view, udp) - UDP_HEADER_BYTES;
-    this.toHost.add(index, udp + UDP_HEADER_BYTES, payloadBytes);
-    columns.lastBytes[index] = payloadBytes;
+    const payload = udp + UDP_HEADER_BYTES;
+    const { datagramBytes } = meta;
+    if (datagramBytes === 0 || datagramBytes >= payloadBytes) {
+      this.toHost.add(index, payload, payloadBytes);
+      columns.lastBytes[index] = payloadBytes;
+      return;
+    }
+    // The guest has left the cutting to us (UDP_SEGMENT); what is collected may leave as one again.
+    for (let at = 0; at < payloadBytes; at += datagramBytes) {
+      this.toHost.add(index, payload + at, Math.min(datagramBytes, payloadBytes - at));
+    }
+    columns.lastBytes[index] = datagramBytes;
   }
 
   /** The bytes of the packets taken so far are about to be overwritten. */

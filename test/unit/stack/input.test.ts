@@ -48,7 +48,8 @@ beforeEach(() => {
   taken = [];
   counters = new Counters();
   guest = new GuestState(config);
-  const ctx = { arena, view: arena.view, config, guest, counters, log: silentLogger, nowMs: 0 };
+  const link = { hasVnetHeader: false };
+  const ctx = { arena, view: arena.view, config, link, guest, counters, log: silentLogger, nowMs: 0 };
   input = new Input(ctx as unknown as StackContext, {
     arp: { input: () => void taken.push('arp') },
     ndp: { input: note('ndp') },
