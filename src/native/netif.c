@@ -213,6 +213,15 @@ static napi_value native_netif_add_route_v6(napi_env env, napi_callback_info inf
   return reply(&call, request_of(AF_INET6, SIOCADDRT, &route));
 }
 
+/* netifBridgeAdd(bridge, index): the interface becomes a port; index 0 only asks (-EINVAL from a bridge, -EOPNOTSUPP from others) */
+static napi_value native_netif_bridge_add(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  struct ifreq request = next_interface(&call);
+  request.ifr_ifindex = next_int(&call);
+  if (call.error != 0) return reply_refusal(&call);
+  return reply(&call, request_of(AF_INET, SIOCBRADDIF, &request));
+}
+
 const struct export_row NETIF_EXPORTS[] = {
     {"netifIndex", native_netif_index},
     {"netifGetMtu", native_netif_get_mtu},
@@ -226,5 +235,6 @@ const struct export_row NETIF_EXPORTS[] = {
     {"netifAddAddressV6", native_netif_add_address_v6},
     {"netifAddRoute", native_netif_add_route},
     {"netifAddRouteV6", native_netif_add_route_v6},
+    {"netifBridgeAdd", native_netif_bridge_add},
     {NULL, NULL},
 };

@@ -31,6 +31,18 @@ static napi_value native_tun_open(napi_env env, napi_callback_info info) {
   return reply(&call, fd);
 }
 
+/* tunGetFeatures(): the IFF_* bits that the kernel's tun driver knows */
+static napi_value native_tun_get_features(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  if (call.error != 0) return reply_refusal(&call);
+  int fd = (int)RETRY(open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK));
+  if (fd < 0) return reply(&call, -errno);
+  unsigned int features = 0;
+  int status = ioctl(fd, TUNGETFEATURES, &features) < 0 ? -errno : 0;
+  close(fd);
+  return reply(&call, status < 0 ? (int64_t)status : (int64_t)features);
+}
+
 /* tunGetName(fd): the device's name, or -errno (-EBADFD: not a tun descriptor with a device) */
 static napi_value native_tun_get_name(napi_env env, napi_callback_info info) {
   struct call call = begin_call(env, info);
@@ -84,6 +96,7 @@ static napi_value native_tun_set_persist(napi_env env, napi_callback_info info) 
 
 const struct export_row TAP_EXPORTS[] = {
     {"tunOpen", native_tun_open},
+    {"tunGetFeatures", native_tun_get_features},
     {"tunGetName", native_tun_get_name},
     {"tunGetFlags", native_tun_get_flags},
     {"tunSetOffload", native_tun_set_offload},

@@ -148,6 +148,8 @@ export interface MemoryAddon {
 export interface TapAddon {
   /** TUNSETIFF on a new non-blocking fd of /dev/net/tun. `name` '' or with `%d`: the kernel chooses. `flags`: IFF_* of tap.ts. */
   tunOpen(name: string, flags: number): number;
+  /** TUNGETFEATURES: the IFF_* flags that the kernel's driver knows. */
+  tunGetFeatures(): number;
   /** @returns the device's name, or -errno (-EBADFD (-77): a tun fd without a device; -ENOTTY (-25): no tun fd) */
   tunGetName(fd: number): string | number;
   /** TUNGETIFF: the IFF_* flags. */
@@ -202,6 +204,11 @@ export interface NetifAddon {
   netifAddRoute(name: string, destination: number, prefixLength: number, gateway: number): number;
   /** @param gateway - 16 bytes; all 0: on link */
   netifAddRouteV6(name: string, destination: Uint8Array, prefixLength: number, gateway: Uint8Array): number;
+  /**
+   * SIOCBRADDIF: makes the interface with this index a port of `bridge`. Index 0 only asks: -EINVAL (-22) from a bridge, -EOPNOTSUPP
+   * (-95) from another interface. -EPERM (-1): no CAP_NET_ADMIN.
+   */
+  netifBridgeAdd(bridge: string, index: number): number;
 }
 
 /** A program for `forkExec` or `execute`. Strings must not hold NUL. */

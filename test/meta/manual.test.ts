@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { BRIDGE_HELPER_OPTIONS } from '../../src/cli/options/bridge-helper-options.ts';
 import { CTL_OPTIONS } from '../../src/cli/options/ctl-options.ts';
 import type { OptionDefinition, OptionTable } from '../../src/cli/options/definition.ts';
 import { DOCTOR_OPTIONS } from '../../src/cli/options/doctor-options.ts';
@@ -73,6 +74,12 @@ describe('passel-ctl(1)', () => {
 describe('passel-qrap(1)', () => {
   it('has a paragraph for every option of its own, and for nothing else', () => {
     expect(listOptionTags('passel-qrap.1').sort()).toEqual(listTags(QRAP_OPTIONS).sort());
+  });
+});
+
+describe('passel-bridge-helper(8)', () => {
+  it('has a paragraph for every option, and for nothing else', () => {
+    expect(listOptionTags('passel-bridge-helper.8').sort()).toEqual(listTags(BRIDGE_HELPER_OPTIONS).sort());
   });
 });
 
