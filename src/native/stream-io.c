@@ -98,7 +98,7 @@ static bool peek_advances(int fd) {
   return getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &value, &length) == 0 && value >= 0;
 }
 
-/* peekSegments(fd, offset, stride, segment, count, skip, sums) */
+/* peekSegments(fd, offset, stride, segment, count, skip, sums): `sums` 0 asks for none */
 static napi_value native_peek_segments(napi_env env, napi_callback_info info) {
   struct call call = begin_call(env, info);
   int32_t fd = next_int(&call);
@@ -111,7 +111,7 @@ static napi_value native_peek_segments(napi_env env, napi_callback_info info) {
   if (count == 0 || segment == 0 || skip > (uint32_t)SKIP_IOVECS * SCRATCH_BYTES) fail_call(&call, EINVAL);
   if (call.error != 0) return reply_refusal(&call);
   uint8_t *data = arena_range(&call, offset, (uint64_t)stride * (count - 1) + segment);
-  uint8_t *sums = arena_range(&call, sums_offset, (uint64_t)count * 4);
+  uint8_t *sums = sums_offset == 0 ? NULL : arena_range(&call, sums_offset, (uint64_t)count * 4);
   if (call.error != 0) return reply_refusal(&call);
 
   struct iovec iovecs[IOVECS_PER_CALL];
@@ -144,7 +144,7 @@ static napi_value native_peek_segments(napi_env env, napi_callback_info info) {
     uint64_t fresh = (uint64_t)peeked - skip;
     total += (int64_t)fresh;
     /* Summed at once, while the bytes that the kernel has just copied are in the cache. */
-    uint64_t left = fresh;
+    uint64_t left = sums == NULL ? 0 : fresh;
     for (uint32_t i = first; left > 0; i++) {
       uint32_t filled = left < segment ? (uint32_t)left : segment;
       put_le32(sums + (size_t)i * 4, sum_bytes(data + (size_t)stride * i, filled));

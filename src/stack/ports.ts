@@ -137,6 +137,9 @@ export const SHUT_READ = 0;
 export const SHUT_WRITE = 1;
 export const SHUT_BOTH = 2;
 
+/** Where no sums may go: `peekSegments` then computes none. */
+export const NO_SUMS = 0;
+
 /**
  * The host's sockets. Every fd returned is close-on-exec and non-blocking and belongs to the caller, who gives it back with
  * `close`. EINTR never comes out of these calls; MSG_NOSIGNAL is always set.
@@ -184,7 +187,7 @@ export interface HostSockets {
    * Peeks stream data (MSG_PEEK) into segments: segment i gets up to `segmentBytes` at `offset + i * strideBytes`. Starts at the
    * socket's SO_PEEK_OFF and advances it by what was peeked; `skipBytes` further bytes are skipped first (for kernels without
    * SO_PEEK_OFF on this family; 0 otherwise). For each segment touched the folded one's complement sum of its payload goes to
-   * `sumsOffset + 4 * i` (u32 LE, 16 bits used, not inverted, as if the payload began at an even position).
+   * `sumsOffset + 4 * i` (u32 LE, 16 bits used, not inverted, as if the payload began at an even position), unless that is {@link NO_SUMS}.
    * @returns bytes peeked in all, 0 at end of stream, or -errno (-EAGAIN: nothing there)
    */
   peekSegments(

@@ -20,6 +20,7 @@ import {
   EVENT_OUT,
   EVENT_RDHUP,
   type HostSockets,
+  NO_SUMS,
   SHUT_READ,
   SOCKET_ERROR_BYTES,
   SOCKET_STREAM,
@@ -479,7 +480,7 @@ export class FakeSockets implements HostSockets {
       const length = Math.min(segmentBytes, available - at);
       const target = offset + i * strideBytes;
       this.arena.bytes.set(socket.queue.subarray(from + at, from + at + length), target);
-      this.arena.view.setUint32(sumsOffset + 4 * i, this.sum(target, length, 0), true);
+      if (sumsOffset !== NO_SUMS) this.arena.view.setUint32(sumsOffset + 4 * i, this.sum(target, length, 0), true);
     }
     if (socket.peekOffset >= 0) socket.peekOffset += available;
     return available;

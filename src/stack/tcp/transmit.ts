@@ -14,9 +14,13 @@
  * Readiness is edge-triggered: FLAG_HOST_READABLE stays until a peek has come back short. It is not cleared when the window, the link
  * or the turn's share ends the loop, so no wake-up is lost.
  *
+ * A guest that takes offloads gets many segments in one frame (offloaded-writer.ts): what is laid, peeked and counted against the room
+ * is frames, and windows are still measured in segments.
+ *
  * Not done: the Nagle algorithm (the remote's sender has done it); sending timestamps; urgent data is passed on in line.
  */
 import { addSeq, diffSeq } from '../../base/sequence.ts';
+import { NO_SUMS } from '../ports.ts';
 import {
   FLAG_FORCE_SEND,
   FLAG_HOST_ENDING,
@@ -29,6 +33,7 @@ import {
 } from './columns.ts';
 import { PEEK_SEGMENTS, type TcpCore } from './core.ts';
 import { noteAnswer } from './delayed-ack.ts';
+import { frameUnit, leavesChecksums, writeOffloadedBatch } from './offloaded-writer.ts';
 import { dataHeaderBytes, writeAck, writeDataBatch } from './segment-writer.ts';
 
 const EAGAIN = -11;
@@ -72,11 +77,14 @@ export function transmit(core: TcpCore, index: number): number {
     const inFlight = diffSeq(sndNxt, c.sndUna[index]!);
     const usable = limitedWindow(core, index) - inFlight;
     const mss = c.mss[index]!;
-    let segmentBytes = mss;
+    let frameBytes: number;
     let count: number;
     let onlyLast = false;
     if (usable >= mss) {
-      count = Math.trunc(usable / mss);
+      frameBytes = fullFrameBytes(core, index);
+      // What is left of the window behind full frames makes a frame of its own, of whole segments.
+      if (frameBytes > usable) frameBytes = usable - (usable % mss);
+      count = Math.trunc(usable / frameBytes);
     } else {
       if (usable <= 0) return SENT_WINDOW;
       if (!isWorthSending(core, index, usable)) {
@@ -84,12 +92,12 @@ export function transmit(core: TcpCore, index: number): number {
         if (inFlight > 0 && (flags & FLAG_HOST_ENDING) === 0) return SENT_WINDOW;
         onlyLast = true;
       }
-      segmentBytes = usable;
+      frameBytes = usable;
       count = 1;
     }
     if (share <= 0) return SENT_SHARE;
 
-    const sent = sendBatch(core, index, sndNxt, segmentBytes, count, share, onlyLast);
+    const sent = sendBatch(core, index, sndNxt, frameBytes, count, share, onlyLast);
     if (sent <= 0) {
       if (sent === BATCH_HELD) return SENT_WINDOW;
       if (sent === BATCH_NO_ROOM) return SENT_NO_ROOM;
@@ -102,6 +110,11 @@ export function transmit(core: TcpCore, index: number): number {
       share -= sent;
     }
   }
+}
+
+/** Payload of a full frame: one segment, or many if the guest cuts them itself. */
+function fullFrameBytes(core: TcpCore, index: number): number {
+  return frameUnit(core, index, dataHeaderBytes(core.flows.family[index]!));
 }
 
 /** Bytes from sndUna on that may be in flight. */
@@ -133,10 +146,10 @@ function retransmit(core: TcpCore, index: number): number {
       if (diffSeq(end, c.finSeq[index]!) > 0) end = c.finSeq[index]!;
     }
     const bytes = Math.min(diffSeq(end, seq), allowed);
-    const segmentBytes = Math.min(c.mss[index]!, bytes);
-    const sent = sendBatch(core, index, seq, segmentBytes, Math.trunc(bytes / segmentBytes), SHARE_BYTES, false);
+    const frameBytes = Math.min(fullFrameBytes(core, index), bytes);
+    const sent = sendBatch(core, index, seq, frameBytes, Math.trunc(bytes / frameBytes), SHARE_BYTES, false);
     if (sent <= 0) return sent === BATCH_NO_ROOM ? SENT_NO_ROOM : SENT_FAILED;
-    ctx.counters.tcpRetransmits += Math.ceil(sent / segmentBytes);
+    ctx.counters.tcpRetransmits += Math.ceil(sent / c.mss[index]!);
     c.resentEnd[index] = addSeq(seq, sent);
   }
 }
@@ -157,7 +170,7 @@ const BATCH_FAILED = -3;
 const BATCH_HELD = -4;
 
 /**
- * Lays one batch of at most `count` segments.
+ * Lays one batch of at most `count` frames.
  * @param onlyLast send nothing if more data follows
  * @returns payload bytes sent, or BATCH_…
  */
@@ -165,7 +178,7 @@ function sendBatch(
   core: TcpCore,
   index: number,
   seq: number,
-  segmentBytes: number,
+  frameBytes: number,
   count: number,
   shareBytes: number,
   onlyLast: boolean,
@@ -173,26 +186,27 @@ function sendBatch(
   const { columns: c, flows, sockets, ctx } = core;
   const { link } = ctx;
   const headerBytes = dataHeaderBytes(flows.family[index]!);
-  const strideBytes = link.headroomBytes + headerBytes + segmentBytes;
-  let segments = Math.min(count, PEEK_SEGMENTS, Math.ceil(shareBytes / segmentBytes));
+  const strideBytes = link.headroomBytes + headerBytes + frameBytes;
+  let frames = Math.min(count, PEEK_SEGMENTS, Math.ceil(shareBytes / frameBytes));
   const room = Math.trunc((link.roomBytes() - PADDING_BYTES) / strideBytes);
-  if (segments > room) segments = room;
-  if (segments <= 0) return BATCH_NO_ROOM;
-  const start = link.reserve(segments * strideBytes + PADDING_BYTES);
+  if (frames > room) frames = room;
+  if (frames <= 0) return BATCH_NO_ROOM;
+  const start = link.reserve(frames * strideBytes + PADDING_BYTES);
   if (start < 0) return BATCH_NO_ROOM;
 
+  const partial = leavesChecksums(core);
   const frameOffset = start + link.headroomBytes;
   const skip = seekPeek(core, index, seq);
   const fd = flows.fd[index]!;
-  const wanted = segments * segmentBytes;
+  const wanted = frames * frameBytes;
   const got = sockets.peekSegments(
     fd,
     frameOffset + headerBytes,
     strideBytes,
-    segmentBytes,
-    segments,
+    frameBytes,
+    frames,
     skip,
-    core.sumsOffset,
+    partial ? NO_SUMS : core.sumsOffset,
   );
   if (got <= 0) return noteNothingRead(core, index, seq, got);
 
@@ -200,7 +214,9 @@ function sendBatch(
   const isShort = got < wanted;
   if (isShort) noteDrained(core, index);
   else if (onlyLast) return BATCH_HELD;
-  writeDataBatch(core, index, frameOffset, strideBytes, segmentBytes, seq, got, isShort || segments === count);
+  const push = isShort || frames === count;
+  if (partial) writeOffloadedBatch(core, index, frameOffset, strideBytes, frameBytes, seq, got, push);
+  else writeDataBatch(core, index, frameOffset, strideBytes, frameBytes, seq, got, push);
   return got;
 }
 
