@@ -14,6 +14,13 @@
       ]
     },
     {
+      "target_name": "namespace-agent",
+      "type": "executable",
+      "sources": [ "<!@(ls src/native/agent/*.c)", "src/native/netif-calls.c" ],
+      "cflags_c": [ "-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion" ],
+      "defines": [ "_GNU_SOURCE" ]
+    },
+    {
       "target_name": "front",
       "type": "executable",
       "sources": [ "src/native/front/front.c" ],

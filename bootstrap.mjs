@@ -109,7 +109,7 @@ step(
   'addon',
   'building the C addon',
   ['binding.gyp', 'src/native'],
-  ['build/Release/passel.node', 'build/Release/front'],
+  ['build/Release/passel.node', 'build/Release/front', 'build/Release/namespace-agent'],
   () => buildAddon('building the C addon', root),
 );
 

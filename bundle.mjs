@@ -27,6 +27,7 @@ await build({
 for (const name of entries) chmodSync(join(out, name.replace(/\.ts$/, '.cjs')), 0o755);
 mkdirSync(join(root, 'dist/native'), { recursive: true });
 installBinary('passel.node', 'dist/native/passel.node');
+installBinary('namespace-agent', 'dist/native/namespace-agent');
 // Executables that hand on what they inherited start as this front, which starts the bundle beside it.
 for (const name of ['passel-qrap']) installBinary('front', join('dist/helpers', name));
 

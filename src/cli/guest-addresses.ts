@@ -14,9 +14,9 @@ import type { FamilyAddresses } from '../forward/address-map.ts';
 import type { Ipv4Config, Ipv6Config } from '../stack/config.ts';
 import type { HostFacts } from '../sys/host-facts.ts';
 import type { GivenOptions, Occurrence } from './options/definition.ts';
-import type { PasstOptionTable } from './options/passt-options.ts';
+import type { NETWORK_OPTIONS } from './options/network-options.ts';
 
-type Given = GivenOptions<PasstOptionTable>;
+type Given = GivenOptions<typeof NETWORK_OPTIONS>;
 
 export interface Families {
   readonly stack4: Ipv4Config | undefined;

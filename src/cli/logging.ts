@@ -9,7 +9,7 @@ import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs
 import pino from 'pino';
 import { PasselError, printable, reasonOf } from '../base/errors.ts';
 import { LOG_LEVELS, type LogFields, type Logger, type LogLevel } from '../base/logger.ts';
-import type { LoggingConfig } from './passt-config.ts';
+import type { LoggingConfig } from './network-config.ts';
 import { VERSION } from './version.ts';
 
 /** Where finished lines go. */

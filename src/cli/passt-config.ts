@@ -3,24 +3,11 @@
  * defaults can be tested on its own.
  */
 import { PasselError } from '../base/errors.ts';
-import { isMappedIpv4 } from '../base/ip-text.ts';
-import type { LogLevel } from '../base/logger.ts';
-import type { AddressMapConfig } from '../forward/address-map.ts';
-import { type PortForwardRule, type PortRange, parsePortSpecs } from '../forward/port-spec.ts';
-import type { StackConfig } from '../stack/config.ts';
+import type { PortForwardRule, PortRange } from '../forward/port-spec.ts';
 import type { HostFacts } from '../sys/host-facts.ts';
-import { buildFamilies } from './guest-addresses.ts';
+import { buildForwards, buildNetworkConfig, checkNetworkOptions, type NetworkConfig } from './network-config.ts';
 import type { GivenOptions } from './options/definition.ts';
 import type { PasstOptionTable } from './options/passt-options.ts';
-
-export interface LoggingConfig {
-  readonly level: LogLevel;
-  readonly format: 'text' | 'json';
-  /** Write here and nowhere else; undefined: standard error. */
-  readonly filePath: string | undefined;
-  /** The file is cut from its beginning when it grows beyond this. */
-  readonly fileMaxBytes: number;
-}
 
 export type TransportConfig =
   /** Listen on a unix socket; path undefined: the first free default path. */
@@ -28,77 +15,23 @@ export type TransportConfig =
   /** Use a connected stream socket that we inherited. */
   | { readonly kind: 'fd'; readonly fd: number };
 
-/** Who to become once everything is open. */
-export interface RunAs {
-  readonly user: string;
-  readonly group: string | undefined;
-}
-
 /** Everything that a run of passel-passt needs to know. */
-export interface PasstConfig {
-  readonly stack: StackConfig;
-  readonly addressMap: AddressMapConfig;
+export interface PasstConfig extends NetworkConfig {
   readonly transport: TransportConfig;
   /** End when the first guest has left. */
   readonly oneOff: boolean;
-  readonly forwards: readonly PortForwardRule[];
-  /** `--freebind`: forwards may be bound to addresses that do not exist (yet). */
-  readonly freebind: boolean;
-  /** Record all frames here. */
-  readonly pcapPath: string | undefined;
-  readonly pidPath: string | undefined;
-  /** `--conf-path`: the control socket. */
-  readonly controlPath: string | undefined;
-  /** `--stats`: shortest time between two lines of event counts. */
-  readonly statsSeconds: number | undefined;
-  /** The host's ports for outgoing connections, for specifications that come later. */
-  readonly ephemeral: PortRange;
-  readonly foreground: boolean;
-  /** Undefined: the default, nobody when started as root. */
-  readonly runAs: RunAs | undefined;
-  readonly logging: LoggingConfig;
-  /** Name of the template interfaces, for the start-up message; empty: link-local fallback. */
-  readonly templates: { readonly ipv4: string; readonly ipv6: string };
 }
 
 type Given = GivenOptions<PasstOptionTable>;
-
-/** passt's own default, which guests with recorded ARP entries may know: 9a:55:9a:55:9a:55. */
-const DEFAULT_MAC = { hi: 0x9a55, lo: 0x9a559a55 };
-const DEFAULT_MTU = 65520;
-const DEFAULT_LOG_BYTES = 1024 * 1024;
-
-/** Options that exclude each other whatever their values. */
-const CONFLICTS = [
-  ['ipv4-only', 'ipv6-only'],
-  ['debug', 'quiet'],
-  ['trace', 'quiet'],
-  ['socket', 'fd'],
-] as const;
-
-/** The logging part alone: needed before anything else can go wrong. */
-export function buildLoggingConfig(given: Given): LoggingConfig {
-  let level: LogLevel = 'info';
-  if (given.has('quiet')) level = 'warn';
-  if (given.has('debug')) level = 'debug';
-  if (given.has('trace')) level = 'trace';
-  return {
-    level,
-    format: given.last('log-format') ?? 'text',
-    filePath: given.last('log-file'),
-    fileMaxBytes: given.last('log-size') ?? DEFAULT_LOG_BYTES,
-  };
-}
 
 /**
  * Rules that need no host facts: a launcher can refuse a command line before it starts anything.
  * @throws PasselError
  */
 export function checkPasstOptions(given: Given): void {
-  for (const [a, b] of CONFLICTS) {
-    if (given.gave(a) && given.gave(b)) {
-      throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: given.typed(a), other: given.typed(b) });
-    }
+  checkNetworkOptions(given);
+  if (given.gave('socket') && given.gave('fd')) {
+    throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: given.typed('socket'), other: given.typed('fd') });
   }
   if (given.gave('stats') && !given.has('foreground')) {
     throw new PasselError('PASSEL_E_OPTION_REQUIRES', { option: given.typed('stats'), other: '--foreground' });
@@ -106,13 +39,6 @@ export function checkPasstOptions(given: Given): void {
   const [operand] = given.operands;
   if (operand !== undefined) {
     throw new PasselError('PASSEL_E_OPERAND', { value: operand, expected: 'options only' });
-  }
-  const addressed = given
-    .all('address')
-    .find((a) => isMappedIpv4(a.parsed.address) && a.parsed.prefixLength !== undefined);
-  if (addressed !== undefined && given.last('netmask') !== undefined) {
-    const other = `${addressed.typed} ${addressed.text}`;
-    throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: given.typed('netmask'), other });
   }
 }
 
@@ -123,101 +49,42 @@ export function checkPasstOptions(given: Given): void {
  */
 export function buildPasstConfig(given: Given, facts: HostFacts, ephemeral: PortRange): PasstConfig {
   checkPasstOptions(given);
-  const families = buildFamilies(given, facts);
-  const mac = given.last('mac-addr') ?? DEFAULT_MAC;
-  const mtu = given.last('mtu') ?? DEFAULT_MTU;
-  const noIcmp = given.has('no-icmp');
-  // Neighbour discovery is ICMPv6: without the one there cannot be the other.
-  const ndp = !given.has('no-ndp') && !noIcmp;
   const fd = given.last('fd');
+  const network = buildNetworkConfig(given, facts, ephemeral, {
+    mac: { hi: 0, lo: 0 },
+    advertiseDns: !given.has('no-dhcp-dns'),
+    advertiseSearch: !given.has('no-dhcp-search'),
+    isConfigured: false,
+    forwards: buildPasstForwards(given, ephemeral),
+  });
   return {
-    stack: {
-      ourMacHi: mac.hi,
-      ourMacLo: mac.lo,
-      guestMacHi: 0,
-      guestMacLo: 0,
-      mtu: mtu === 0 ? DEFAULT_MTU : mtu,
-      advertiseMtu: mtu !== 0,
-      ipv4: families.stack4,
-      ipv6: families.stack6,
-      searchDomains: buildSearchList(given, facts),
-      hostname: given.last('hostname') ?? '',
-      fqdn: given.last('fqdn') ?? '',
-      tcp: !given.has('no-tcp'),
-      udp: !given.has('no-udp'),
-      icmp: !noIcmp,
-      dhcp: !given.has('no-dhcp'),
-      dhcpv6: !given.has('no-dhcpv6'),
-      ndp,
-      routerAdvertisements: ndp && !given.has('no-ra'),
-      advertiseDns: !given.has('no-dhcp-dns'),
-      advertiseSearch: !given.has('no-dhcp-search'),
-    },
-    addressMap: {
-      ipv4: families.map4,
-      ipv6: families.map6,
-      linkLocalScopeId: facts.ipv6?.interfaceIndex ?? 0,
-    },
+    ...network,
     transport: fd === undefined ? { kind: 'listen', path: given.last('socket') } : { kind: 'fd', fd },
     oneOff: given.has('one-off') || fd !== undefined,
-    forwards: buildForwards(given, ephemeral),
-    freebind: given.has('freebind'),
-    pcapPath: given.last('pcap'),
-    pidPath: given.last('pid'),
-    controlPath: given.last('conf-path'),
-    statsSeconds: given.last('stats'),
-    ephemeral,
-    foreground: given.has('foreground'),
-    runAs: given.last('runas'),
-    logging: buildLoggingConfig(given),
-    templates: { ipv4: facts.ipv4?.interfaceName ?? '', ipv6: facts.ipv6?.interfaceName ?? '' },
   };
 }
 
-function buildSearchList(given: Given, facts: HostFacts): readonly string[] {
-  const lists = given.all('search');
-  if (lists.length === 0) return facts.searchDomains;
-  // An empty list ("none") clears what came before it, so that the last word counts.
-  let domains: string[] = [];
-  for (const { parsed } of lists) domains = parsed.length === 0 ? [] : [...domains, ...parsed];
-  return domains;
-}
-
-function buildForwards(given: Given, ephemeral: PortRange): PortForwardRule[] {
-  const rules: PortForwardRule[] = [];
-  for (const [option, proto, off] of [
-    ['tcp-ports', 'tcp', 'no-tcp'],
-    ['udp-ports', 'udp', 'no-udp'],
-  ] as const) {
+function buildPasstForwards(given: Given, ephemeral: PortRange): PortForwardRule[] {
+  return (['tcp', 'udp'] as const).flatMap((proto) => {
+    const option = `${proto}-ports` as const;
+    const off = `no-${proto}` as const;
     const specs = given.all(option);
-    const parsed = parsePortSpecs(
-      given.typed(option),
-      proto,
-      specs.map((s) => s.text),
+    const rules = buildForwards(
+      given,
+      {
+        typed: given.typed(option),
+        specs: specs.map((s) => s.text),
+        proto,
+        off: given.has(off) ? given.typed(off) : undefined,
+      },
       ephemeral,
     );
-    if (parsed.some((rule) => rule.scan)) {
+    if (rules.some((rule) => rule.scan)) {
       const { typed, text } = specs.find((s) => s.text.includes('auto'))!;
       const expected =
         "ports: 'auto' follows the ports that the other side listens on, which cannot be seen in a virtual machine";
       throw new PasselError('PASSEL_E_OPTION_VALUE', { option: typed, value: text, expected });
     }
-    if (parsed.length > 0 && given.has(off)) {
-      throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: given.typed(option), other: given.typed(off) });
-    }
-    rules.push(...parsed);
-  }
-  for (const rule of rules) checkFamily(given, rule);
-  return rules;
-}
-
-/** A forward bound to an address of a family that was switched off could never reach the guest. */
-function checkFamily(given: Given, rule: PortForwardRule): void {
-  const addresses = [rule.bindAddress, rule.targetAddress].filter((a) => a !== undefined);
-  for (const address of addresses) {
-    const only = address.includes(':') ? 'ipv4-only' : 'ipv6-only';
-    if (!given.has(only)) continue;
-    const option = `--${rule.proto}-ports ${address}/${rule.first}`;
-    throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option, other: given.typed(only) });
-  }
+    return rules;
+  });
 }

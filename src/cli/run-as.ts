@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { PasselError, reasonOf } from '../base/errors.ts';
-import type { RunAs } from './passt-config.ts';
+import type { RunAs } from './network-config.ts';
 
 export interface UserIds {
   readonly uid: number;

@@ -14,7 +14,8 @@ export interface NativeAddon
     NetifAddon,
     ProcessAddon,
     SandboxAddon,
-    SpliceAddon {}
+    SpliceAddon,
+    NamespaceAddon {}
 
 /** What `startPoll` gives: opaque, kept alive by the addon while the poll runs. */
 export type PollHandle = object;
@@ -322,4 +323,18 @@ export interface SpliceAddon {
     budgetBytes: number,
     recordOffset: number,
   ): number;
+}
+
+/** Requests to a namespace agent, which the calling thread waits for (some 20 µs). */
+export interface NamespaceAddon {
+  /**
+   * New sockets of the agent's network namespace, non-blocking and close-on-exec, the caller's.
+   * @param family - 4 or 6
+   * @param count - 1 to 64
+   * @param fds - of 64 elements; filled from the start
+   * @returns how many were made, or -errno (-EPIPE (-32): the agent is gone)
+   */
+  namespaceSockets(agentFd: number, family: number, type: number, count: number, fds: Int32Array): number;
+  /** bind(2) with the agent's rights; `endpointOffset`: an endpoint record in the arena. */
+  namespaceBind(agentFd: number, fd: number, endpointOffset: number): number;
 }

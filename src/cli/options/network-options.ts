@@ -1,4 +1,4 @@
-/** Options about what the guest is given and how its traffic leaves the host. Shared by passel-passt and, later, passel-pasta. */
+/** Options about what the guest is given and how its traffic leaves the host. Shared by passel-passt and passel-pasta. */
 import { flag, value, values } from './definition.ts';
 import {
   parseAddressWithPrefix,
@@ -102,8 +102,6 @@ export const NETWORK_OPTIONS = {
     help: "Search domains separated by spaces; repeatable; 'none' tells none",
     parse: parseSearchList,
   }),
-  'no-dhcp-dns': flag({ group: NAMES, help: 'Tell no resolvers by DHCP, DHCPv6 and router advertisements' }),
-  'no-dhcp-search': flag({ group: NAMES, help: 'Tell no search list by DHCP, DHCPv6 and router advertisements' }),
   hostname: value({
     short: 'H',
     group: NAMES,
@@ -178,4 +176,16 @@ export const NETWORK_OPTIONS = {
   'no-dhcpv6': flag({ group: SERVICES, help: 'No DHCPv6 server' }),
   'no-ndp': flag({ group: SERVICES, help: 'No answers to neighbour and router solicitations' }),
   'no-ra': flag({ group: SERVICES, help: 'No router advertisements' }),
+} as const;
+
+/** For virtual machines, which are told about names unless somebody objects. */
+export const NAMES_OFF_OPTIONS = {
+  'no-dhcp-dns': flag({ group: NAMES, help: 'Tell no resolvers by DHCP, DHCPv6 and router advertisements' }),
+  'no-dhcp-search': flag({ group: NAMES, help: 'Tell no search list by DHCP, DHCPv6 and router advertisements' }),
+} as const;
+
+/** For namespaces, which have the host's files, and thereby its names. */
+export const NAMES_ON_OPTIONS = {
+  'dhcp-dns': flag({ group: NAMES, help: 'Tell resolvers by DHCP, DHCPv6 and router advertisements' }),
+  'dhcp-search': flag({ group: NAMES, help: 'Tell the search list by DHCP, DHCPv6 and router advertisements' }),
 } as const;

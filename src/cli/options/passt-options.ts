@@ -1,6 +1,6 @@
 /** The complete option table of passel-passt. */
 import { flag, refused, value } from './definition.ts';
-import { NETWORK_OPTIONS } from './network-options.ts';
+import { NAMES_OFF_OPTIONS, NETWORK_OPTIONS } from './network-options.ts';
 import { LINK_OPTIONS, PROCESS_OPTIONS } from './process-options.ts';
 import { parseFd, parsePath } from './values.ts';
 
@@ -53,6 +53,7 @@ export const PASST_OPTIONS = {
     help: 'Print the capabilities for vhost-user front ends as JSON and exit',
   }),
   ...NETWORK_OPTIONS,
+  ...NAMES_OFF_OPTIONS,
   ...PROCESS_OPTIONS,
   'vhost-user': refused({ takesValue: false, reason: VHOST_USER }),
   'repair-path': refused({ takesValue: true, reason: MIGRATION }),

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { openLogger } from '../../../src/cli/logging.ts';
-import type { LoggingConfig } from '../../../src/cli/passt-config.ts';
+import type { LoggingConfig } from '../../../src/cli/network-config.ts';
 import { openPidFile } from '../../../src/cli/pid-file.ts';
 import { findGroup, findUser, resolveRunAs } from '../../../src/cli/run-as.ts';
 import { claimSocketPath } from '../../../src/cli/socket-path.ts';
