@@ -34,6 +34,8 @@ export const ERROR_TABLE = {
   PASSEL_E_SOCKET_NONE_FREE: { exitStatus: 1, form: '--socket: none of {value} is free: name a path of your own' },
   PASSEL_E_FD: { exitStatus: 1, form: '--fd: descriptor {value} cannot be used: {reason}' },
   PASSEL_E_FILE: { exitStatus: 1, form: "{option}: cannot open '{value}': {reason}" },
+  PASSEL_E_NAMESPACE: { exitStatus: 1, form: 'cannot {step}: {reason}' },
+  PASSEL_E_NAMESPACE_AGENT: { exitStatus: 1, form: 'the process in the namespace was ended by {value}' },
   PASSEL_E_USER: { exitStatus: 1, form: "{option}: cannot run as '{value}': {reason}" },
   PASSEL_E_SANDBOX: { exitStatus: 1, form: 'cannot give up privileges: {reason}' },
   PASSEL_E_ADDON: { exitStatus: 1, form: "cannot load the native addon '{value}': {reason}" },

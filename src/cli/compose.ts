@@ -12,9 +12,7 @@ import { PasselError, reasonOf } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import { createAddressMap } from '../forward/address-map.ts';
 import { type ForwardListeners, openListeners } from '../forward/listeners.ts';
-import { createLinkListener, type LinkListener } from '../link/listener.ts';
 import { createPcapLink, type PcapLink } from '../link/pcap.ts';
-import { createStreamLink, type GoneReason } from '../link/stream.ts';
 import { createTraceLink } from '../link/trace.ts';
 import {
   ENDPOINT_BYTES,
@@ -29,18 +27,19 @@ import {
 } from '../stack/ports.ts';
 import { NetworkStack } from '../stack/stack.ts';
 import { createHostSockets } from '../sys/host-sockets.ts';
-import { loadNative, type NativeAddon } from '../sys/native.ts';
+import { loadNative } from '../sys/native.ts';
 import { createPoller } from '../sys/poller.ts';
-import { listenUnix } from '../sys/unix-socket.ts';
 import { createForwardRules } from './control/forward-rules.ts';
 import type { ControlApi } from './control/routes.ts';
 import type { ControlServer } from './control/server.ts';
 import { createEventStatistics } from './event-statistics.ts';
+import type { NetworkConfig } from './network-config.ts';
 import type { PasstConfig } from './passt-config.ts';
 import { unlinkIfThere } from './pid-file.ts';
 import { createRawEcho, type OpenRawEcho } from './raw-echo.ts';
 import { claimSocketPath } from './socket-path.ts';
 import { writeStderr } from './stderr.ts';
+import { createStreamTransport, type GuestTransport, listenAt, type TransportParts } from './transport.ts';
 
 /** Link buffers 1 + 4 MiB, datagram and list areas of the stack; pages never touched cost nothing. */
 const ARENA_BYTES = 32 * 1024 * 1024;
@@ -61,11 +60,21 @@ export interface RunningStack {
   readonly stack: NetworkStack;
 }
 
+/** Starts the stack of a virtual machine: see {@link startStack}. */
+export function startPasst(config: PasstConfig, log: Logger): Promise<RunningStack> {
+  return startStack(config, log, (parts) => createStreamTransport(config.transport, config.oneOff, parts));
+}
+
 /**
  * Starts the stack of `config`.
+ * @param createTransport - the way to its guest
  * @throws PasselError when a socket, port or file cannot be opened; nothing is left open then
  */
-export async function startPasst(config: PasstConfig, log: Logger): Promise<RunningStack> {
+export async function startStack(
+  config: NetworkConfig,
+  log: Logger,
+  createTransport: (parts: TransportParts) => GuestTransport,
+): Promise<RunningStack> {
   const native = loadNative();
   const arena = createArena(ARENA_BYTES);
   const poller = createPoller(native, arena);
@@ -74,14 +83,12 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
 
   let forwards: ForwardListeners | undefined;
   let pcap: PcapLink | undefined;
-  let listener: LinkListener | undefined;
   let rawEcho: OpenRawEcho | undefined;
   let stack: NetworkStack | undefined;
-  let socketPath: string | undefined;
   let controlFd = -1;
   let control: ControlServer | undefined;
   let statistics: NodeJS.Timeout | undefined;
-  const stream = createStreamLink({ arena, sockets });
+  const transport = createTransport({ native, arena, sockets, endpoint, log });
 
   let stopped = false;
   const stop = async (): Promise<void> => {
@@ -92,8 +99,7 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
     control?.close();
     if (control === undefined && controlFd >= 0) native.close(controlFd);
     stack?.close();
-    listener?.close();
-    stream.detach();
+    transport.close();
     forwards?.closeAll();
     rawEcho?.close();
     pcap?.close();
@@ -110,17 +116,20 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
       const path = await claimSocketPath(config.controlPath, '--conf-path');
       controlFd = listenAt(native, path, '--conf-path', OWNER_ONLY);
     }
-    const listeners = openListeners(config.forwards, {
-      sockets,
-      view: arena.view,
-      scratchOffset: endpoint,
-      logger: log,
-      ipv4: config.stack.ipv4 !== undefined,
-      ipv6: config.stack.ipv6 !== undefined,
-      freebind: config.freebind,
-    });
+    const listeners = openListeners(
+      config.forwards.filter((rule) => !rule.scan),
+      {
+        sockets,
+        view: arena.view,
+        scratchOffset: endpoint,
+        logger: log,
+        ipv4: config.stack.ipv4 !== undefined,
+        ipv6: config.stack.ipv6 !== undefined,
+        freebind: config.freebind,
+      },
+    );
     forwards = listeners;
-    let link: GuestLink = stream;
+    let link: GuestLink = transport.link;
     if (config.pcapPath !== undefined) {
       pcap = createPcapLink({
         link,
@@ -147,9 +156,9 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
     stack = running;
 
     poller.handlers[KIND_LINK] = (_index, events) => {
-      if (stream.onHostEvent(events)) running.onLinkReadable();
+      if (transport.onHostEvent(events)) running.onLinkReadable();
     };
-    poller.handlers[KIND_LINK_LISTENER] = () => listener?.onHostEvent();
+    poller.handlers[KIND_LINK_LISTENER] = () => transport.onListenerEvent();
     poller.handlers[KIND_TCP] = (index, events) => running.onFlowEvent(KIND_TCP, index, events);
     poller.handlers[KIND_UDP] = (index, events) => running.onFlowEvent(KIND_UDP, index, events);
     poller.handlers[KIND_PING] = (index, events) => running.onFlowEvent(KIND_PING, index, events);
@@ -157,36 +166,16 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
     poller.handlers[KIND_UDP_LISTENER] = (index) => running.onUdpListener(index);
     poller.onTurnEnd = () => running.endTurn();
 
-    const attached = (): void => {
-      log.info('guest connected');
-      running.onGuestConnected();
-    };
-    stream.onRoom = () => running.onLinkRoom();
-    stream.onGone = (reason, error) => {
-      if (stopped) return;
-      logGone(log, reason, error);
-      running.onGuestGone();
-      if (listener !== undefined) listener.guestGone();
-      else end(0);
-    };
-    if (config.transport.kind === 'fd') {
-      const { fd } = config.transport;
-      const status = stream.attach(fd);
-      if (status < 0) throw new PasselError('PASSEL_E_FD', { value: fd, reason: `errno ${-status}` });
-      attached();
-    } else {
-      socketPath = await claimSocketPath(config.transport.path);
-      listener = createLinkListener({
-        sockets,
-        link: stream,
-        fd: listenAt(native, socketPath, '--socket'),
-        endpoint,
-        log,
-        oneOff: config.oneOff,
-        onAttach: attached,
-        onEnd: () => end(0),
-      });
-    }
+    await transport.open({
+      onRoom: () => running.onLinkRoom(),
+      onAttach() {
+        log.info('guest connected');
+        running.onGuestConnected();
+      },
+      onGone: () => running.onGuestGone(),
+      onEnd: end,
+    });
+    const { socketPath } = transport;
     if (controlFd >= 0) {
       const api = createControlApi(config, running, listeners, socketPath, log);
       // Loaded only where it is wanted: HTTP takes its time to load.
@@ -205,7 +194,7 @@ export async function startPasst(config: PasstConfig, log: Logger): Promise<Runn
     if (controlFd >= 0) unlinkIfThere(config.controlPath!);
     throw error;
   }
-  return { socketPath, controlPath: config.controlPath, stop, ended, stack };
+  return { socketPath: transport.socketPath, controlPath: config.controlPath, stop, ended, stack };
 }
 
 function openPcap(path: string): number {
@@ -221,7 +210,7 @@ function openPcap(path: string): number {
 }
 
 function createControlApi(
-  config: PasstConfig,
+  config: NetworkConfig,
   stack: NetworkStack,
   listeners: ForwardListeners,
   socketPath: string | undefined,
@@ -237,19 +226,4 @@ function createControlApi(
     endTurn: () => stack.endTurn(),
   });
   return { view: { stack, config: config.stack, listeners, socketPath }, forwards };
-}
-
-/** @param mode - permissions of the socket's file, less the umask; -1: only the umask counts */
-function listenAt(native: NativeAddon, path: string, option: string, mode = -1): number {
-  try {
-    return listenUnix(native, path, { mode });
-  } catch (error) {
-    throw new PasselError('PASSEL_E_SOCKET_PATH', { option, value: path, reason: reasonOf(error) }, { cause: error });
-  }
-}
-
-function logGone(log: Logger, reason: GoneReason, error: number): void {
-  if (reason === 'bad-length') log.warn('the guest socket sent a frame of impossible length: connection reset');
-  else if (reason === 'error') log.warn(`guest disconnected: error ${-error} on its socket`);
-  else log.info('guest disconnected');
 }

@@ -10,7 +10,7 @@ import { type PortForwardRule, type PortRange, parsePortSpecs } from '../forward
 import type { StackConfig } from '../stack/config.ts';
 import type { HostFacts } from '../sys/host-facts.ts';
 import { buildFamilies } from './guest-addresses.ts';
-import type { GivenOptions } from './options/definition.ts';
+import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import type { NETWORK_OPTIONS } from './options/network-options.ts';
 import type { LINK_OPTIONS, PROCESS_OPTIONS } from './options/process-options.ts';
 
@@ -124,7 +124,7 @@ export function buildNetworkConfig(
   ephemeral: PortRange,
   traits: GuestTraits,
 ): NetworkConfig {
-  const families = buildFamilies(given, facts);
+  const families = buildFamilies(narrowOptions<typeof NETWORK_OPTIONS, NetworkOptionTable>(given), facts);
   const mac = given.last('mac-addr') ?? DEFAULT_MAC;
   const mtu = given.last('mtu') ?? DEFAULT_MTU;
   const noIcmp = given.has('no-icmp');

@@ -7,14 +7,13 @@
  */
 import { fstatSync } from 'node:fs';
 import { PasselError, reasonOf } from '../base/errors.ts';
-import { formatIp, formatIpv4 } from '../base/ip-text.ts';
 import type { Logger } from '../base/logger.ts';
 import type { RunningStack } from './compose.ts';
 import { launchDaemon, prepareReadiness, takeDaemonMark } from './daemonise.ts';
 import { restartWithoutIoUring } from './io-uring.ts';
 import type { ClosableLogger } from './logging.ts';
 import { buildLoggingConfig } from './network-config.ts';
-import type { GivenOptions } from './options/definition.ts';
+import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import { PASST_OPTIONS, type PasstOptionTable } from './options/passt-options.ts';
 import { scanOptions } from './options/scan.ts';
 import { checkPasstOptions, type PasstConfig } from './passt-config.ts';
@@ -22,6 +21,7 @@ import { openPidFile, type PidFile, unlinkIfThere } from './pid-file.ts';
 import { prepareConfig } from './prepare-config.ts';
 import { changeUser, resolveRunAs } from './run-as.ts';
 import type { Sandbox } from './sandbox.ts';
+import { describeNetwork, endOnFault, NO_SANDBOX_WARNING } from './serving.ts';
 import { watchEndingSignals } from './signals.ts';
 import { writeStderr } from './stderr.ts';
 import { VERSION } from './version.ts';
@@ -86,7 +86,7 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
     // Loaded here, because launchers do without.
     const { openLogger } = await import('./logging.ts');
     // Once in the background there is no standard error left; a log file is then the only place for messages.
-    logger = openLogger(PASST_PROGRAM, buildLoggingConfig(given), (line) => {
+    logger = openLogger(PASST_PROGRAM, buildLoggingConfig(narrowOptions(given)), (line) => {
       if (!(isDaemon && ready)) writeStderr(line);
     });
     process.on('uncaughtException', (error) => endOnFault(error, logger));
@@ -98,9 +98,7 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
     running = await startPasst(config, logger);
     const readiness = isDaemon ? prepareReadiness() : undefined;
     if (given.has('no-sandbox')) {
-      logger.warn(
-        '--no-sandbox: whoever takes over this process can do all that its user can; this is for debugging only',
-      );
+      logger.warn(NO_SANDBOX_WARNING);
     } else {
       const { socketPath, controlPath } = running;
       const removable = [socketPath, controlPath, pidFile?.path].filter((path) => path !== undefined);
@@ -131,35 +129,8 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
   }
 }
 
-/** A fault of ours must not pass unnoticed in the background, and a stack in an unknown state must not go on. */
-function endOnFault(error: unknown, logger: Logger | undefined): never {
-  const fault = new PasselError('PASSEL_E_INTERNAL', { reason: reasonOf(error) }, { cause: error });
-  logger?.error(fault.message, { code: fault.code, stack: error instanceof Error ? error.stack : undefined });
-  logger?.debug(String(error instanceof Error ? error.stack : error));
-  process.exit(fault.exitStatus);
-}
-
-/** What the guest is given, for people who wonder why it does not work. */
 function describeStart(config: PasstConfig, socketPath: string | undefined, logger: Logger): void {
-  const { ipv4, ipv6 } = config.stack;
-  const { templates, addressMap } = config;
-  if (ipv4 !== undefined) {
-    const from = templates.ipv4 === '' ? 'no interface with a default route' : `from ${templates.ipv4}`;
-    logger.info(
-      `IPv4 (${from}): ${formatIpv4(ipv4.guestAddress)}/${ipv4.prefixLength}, router ${formatIpv4(ipv4.gateway)}`,
-    );
-  }
-  if (ipv6 !== undefined) {
-    const from = templates.ipv6 === '' ? 'no interface with a default route' : `from ${templates.ipv6}`;
-    logger.info(
-      `IPv6 (${from}): ${formatIp(ipv6.guestAddress)}/${ipv6.prefixLength}, router ${formatIp(ipv6.gateway)}`,
-    );
-  }
-  const resolvers = [...(ipv4?.resolvers ?? []).map(formatIpv4), ...(ipv6?.resolvers ?? []).map(formatIp)];
-  if (resolvers.length > 0) logger.info(`resolvers: ${resolvers.join(', ')}`);
-  const aliases = [addressMap.ipv4?.loopbackAlias, addressMap.ipv6?.loopbackAlias].filter((a) => a !== undefined);
-  if (aliases.length > 0)
-    logger.info(`the guest reaches the host's loopback at ${aliases.map(formatIp).join(' and ')}`);
+  describeNetwork(config, logger);
   if (socketPath !== undefined) {
     logger.info(`listening on ${socketPath}; QEMU 7.2 or later joins with:`);
     logger.info(

@@ -6,7 +6,7 @@ import { PasselError } from '../base/errors.ts';
 import type { PortForwardRule, PortRange } from '../forward/port-spec.ts';
 import type { HostFacts } from '../sys/host-facts.ts';
 import { buildForwards, buildNetworkConfig, checkNetworkOptions, type NetworkConfig } from './network-config.ts';
-import type { GivenOptions } from './options/definition.ts';
+import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import type { PasstOptionTable } from './options/passt-options.ts';
 
 export type TransportConfig =
@@ -29,7 +29,7 @@ type Given = GivenOptions<PasstOptionTable>;
  * @throws PasselError
  */
 export function checkPasstOptions(given: Given): void {
-  checkNetworkOptions(given);
+  checkNetworkOptions(narrowOptions(given));
   if (given.gave('socket') && given.gave('fd')) {
     throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: given.typed('socket'), other: given.typed('fd') });
   }
@@ -50,7 +50,7 @@ export function checkPasstOptions(given: Given): void {
 export function buildPasstConfig(given: Given, facts: HostFacts, ephemeral: PortRange): PasstConfig {
   checkPasstOptions(given);
   const fd = given.last('fd');
-  const network = buildNetworkConfig(given, facts, ephemeral, {
+  const network = buildNetworkConfig(narrowOptions(given), facts, ephemeral, {
     mac: { hi: 0, lo: 0 },
     advertiseDns: !given.has('no-dhcp-dns'),
     advertiseSearch: !given.has('no-dhcp-search'),
@@ -70,7 +70,7 @@ function buildPasstForwards(given: Given, ephemeral: PortRange): PortForwardRule
     const off = `no-${proto}` as const;
     const specs = given.all(option);
     const rules = buildForwards(
-      given,
+      narrowOptions(given),
       {
         typed: given.typed(option),
         specs: specs.map((s) => s.text),

@@ -3,13 +3,17 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { PasselError } from '../base/errors.ts';
 import { DEFAULT_EPHEMERAL, type PortRange, parseEphemeralRange } from '../forward/port-spec.ts';
-import { hasInterface, readHostFacts } from '../sys/host-facts.ts';
-import type { GivenOptions } from './options/definition.ts';
+import { type HostFacts, hasInterface, readHostFacts } from '../sys/host-facts.ts';
+import type { NetworkGiven } from './network-config.ts';
+import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import type { PasstOptionTable } from './options/passt-options.ts';
 import { buildPasstConfig, type PasstConfig } from './passt-config.ts';
 
-/** @throws PasselError */
-export function prepareConfig(given: GivenOptions<PasstOptionTable>): PasstConfig {
+/**
+ * The facts about the host that the options ask for.
+ * @throws PasselError PASSEL_E_INTERFACE
+ */
+export function readFacts(given: NetworkGiven): HostFacts {
   for (const name of ['interface', 'outbound-if4', 'outbound-if6'] as const) {
     const wanted = given.last(name);
     if (wanted !== undefined && !hasInterface(wanted)) {
@@ -18,10 +22,15 @@ export function prepareConfig(given: GivenOptions<PasstOptionTable>): PasstConfi
   }
   const interface4 = given.last('interface') ?? given.last('outbound-if4');
   const interface6 = given.last('interface') ?? given.last('outbound-if6');
-  const facts = readHostFacts({
+  return readHostFacts({
     ...(interface4 === undefined ? {} : { interface4 }),
     ...(interface6 === undefined ? {} : { interface6 }),
   });
+}
+
+/** @throws PasselError */
+export function prepareConfig(given: GivenOptions<PasstOptionTable>): PasstConfig {
+  const facts = readFacts(narrowOptions(given));
   const config = buildPasstConfig(given, facts, readEphemeralRange());
   const { transport, controlPath } = config;
   // Absolute, because the working directory is left before the sockets are removed.
@@ -35,7 +44,8 @@ export function prepareConfig(given: GivenOptions<PasstOptionTable>): PasstConfi
   };
 }
 
-function readEphemeralRange(): PortRange {
+/** The host's ports for outgoing connections. */
+export function readEphemeralRange(): PortRange {
   try {
     return parseEphemeralRange(readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'latin1'));
   } catch {

@@ -16,7 +16,7 @@ import { loadNative } from '../sys/native.ts';
 import { createSocketPair } from '../sys/unix-socket.ts';
 import { openLogger } from './logging.ts';
 import { buildLoggingConfig } from './network-config.ts';
-import type { GivenOptions } from './options/definition.ts';
+import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import type { PasstOptionTable } from './options/passt-options.ts';
 import { RUN_OPTIONS } from './options/run-options.ts';
 import { scanOptions } from './options/scan.ts';
@@ -55,7 +55,7 @@ async function runWithStack(
 ): Promise<number> {
   checkPasstOptions(given);
   // Start-up messages would run into the guest's console: only those that something is wrong, unless asked for more.
-  const chosen = buildLoggingConfig(given);
+  const chosen = buildLoggingConfig(narrowOptions(given));
   const quiet = chosen.level === 'info' && chosen.filePath === undefined;
   const logger = openLogger('passel', quiet ? { ...chosen, level: 'warn' } : chosen, writeStderr);
   const added = qemu.architecture === undefined ? [] : networkArguments(qemu, COMMAND_FD, nicModel);

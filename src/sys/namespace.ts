@@ -31,6 +31,8 @@ export interface TapRequest {
   readonly name: string;
   /** As text; undefined: the kernel's choice. */
   readonly mac: string | undefined;
+  /** Ask for virtio-net headers in front of frames. */
+  readonly vnetHeader: boolean;
   /** Undefined: the device is left down and without addresses. */
   readonly network:
     | {
@@ -235,7 +237,7 @@ function listWords({ target, user, tap }: NamespaceRequest): string[] {
   }
   if (tap !== undefined) {
     add('tap', tap.name);
-    add('vnet', 1);
+    add('vnet', tap.vnetHeader ? 1 : 0);
     add('mac', tap.mac);
     const { network } = tap;
     if (network !== undefined) {

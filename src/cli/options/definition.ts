@@ -102,3 +102,12 @@ export function rejectFor(typed: string, text: string): Reject {
     throw new PasselError('PASSEL_E_OPTION_VALUE', { option: typed, value: text, expected });
   };
 }
+
+/** The part of what was given that a smaller table knows: its options mean the same in the larger one. */
+export function narrowOptions<Part extends OptionTable, Table extends Part>(
+  given: GivenOptions<Table>,
+): GivenOptions<Part> {
+  // Each method takes fewer names than it could; the compiler sees only that the tables differ.
+  const answers: unknown = given;
+  return answers as GivenOptions<Part>;
+}

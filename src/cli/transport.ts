@@ -1,0 +1,172 @@
+/** The ways to a guest, as compose.ts uses them: a stream socket, listening or inherited, or a tap device. */
+import type { Arena } from '../base/arena.ts';
+import { PasselError, reasonOf } from '../base/errors.ts';
+import type { Logger } from '../base/logger.ts';
+import { createLinkListener, type LinkListener } from '../link/listener.ts';
+import { createStreamLink, type GoneReason } from '../link/stream.ts';
+import { createTapLink } from '../link/tap.ts';
+import type { GuestLink, HostSockets } from '../stack/ports.ts';
+import type { NativeAddon } from '../sys/native-addon.ts';
+import { prepareTapOffloads } from '../sys/tap.ts';
+import { listenUnix } from '../sys/unix-socket.ts';
+import type { TransportConfig } from './passt-config.ts';
+import { claimSocketPath } from './socket-path.ts';
+
+/** What a transport tells. */
+export interface TransportEvents {
+  /** The link takes frames again after it was full. */
+  onRoom(): void;
+  /** A guest is there. */
+  onAttach(): void;
+  /** It has gone. */
+  onGone(): void;
+  /** There will be no other. @param status - exit status for the process */
+  onEnd(status: number): void;
+}
+
+export interface GuestTransport {
+  readonly link: GuestLink;
+  /** Events of KIND_LINK. @returns whether there is something to receive */
+  onHostEvent(events: number): boolean;
+  /** Events of KIND_LINK_LISTENER. */
+  onListenerEvent(): void;
+  /** Where guests connect; undefined: nowhere. */
+  readonly socketPath: string | undefined;
+  /** Begins: attaches the guest or listens for one. @throws PasselError */
+  open(events: TransportEvents): Promise<void>;
+  close(): void;
+}
+
+/** What transports are made from. */
+export interface TransportParts {
+  readonly native: NativeAddon;
+  readonly arena: Arena;
+  readonly sockets: HostSockets;
+  /** An endpoint record in the arena to work in. */
+  readonly endpoint: number;
+  readonly log: Logger;
+}
+
+/** A unix socket for QEMU. */
+export function createStreamTransport(
+  config: TransportConfig,
+  oneOff: boolean,
+  { native, arena, sockets, endpoint, log }: TransportParts,
+): GuestTransport {
+  const stream = createStreamLink({ arena, sockets });
+  let listener: LinkListener | undefined;
+  let socketPath: string | undefined;
+  let closed = false;
+  return {
+    link: stream,
+    onHostEvent: (events) => stream.onHostEvent(events),
+    onListenerEvent: () => listener?.onHostEvent(),
+    get socketPath() {
+      return socketPath;
+    },
+    async open({ onRoom, onAttach, onGone, onEnd }) {
+      stream.onRoom = onRoom;
+      stream.onGone = (reason, error) => {
+        if (closed) return;
+        logGone(log, reason, error);
+        onGone();
+        if (listener !== undefined) listener.guestGone();
+        else onEnd(0);
+      };
+      if (config.kind === 'fd') {
+        const { fd } = config;
+        const status = stream.attach(fd);
+        if (status < 0) throw new PasselError('PASSEL_E_FD', { value: fd, reason: `errno ${-status}` });
+        onAttach();
+        return;
+      }
+      socketPath = await claimSocketPath(config.path);
+      listener = createLinkListener({
+        sockets,
+        link: stream,
+        fd: listenAt(native, socketPath, '--socket'),
+        endpoint,
+        log,
+        oneOff,
+        onAttach,
+        onEnd: () => onEnd(0),
+      });
+    },
+    close() {
+      closed = true;
+      listener?.close();
+      stream.detach();
+    },
+  };
+}
+
+/** @param mode - permissions of the socket's file, less the umask; -1: only the umask counts */
+export function listenAt(native: NativeAddon, path: string, option: string, mode = -1): number {
+  try {
+    return listenUnix(native, path, { mode });
+  } catch (error) {
+    throw new PasselError('PASSEL_E_SOCKET_PATH', { option, value: path, reason: reasonOf(error) }, { cause: error });
+  }
+}
+
+function logGone(log: Logger, reason: GoneReason, error: number): void {
+  if (reason === 'bad-length') log.warn('the guest socket sent a frame of impossible length: connection reset');
+  else if (reason === 'error') log.warn(`guest disconnected: error ${-error} on its socket`);
+  else log.info('guest disconnected');
+}
+
+/** A tap device in a namespace. @param fd - becomes the transport's */
+export function createTapTransport(fd: number, { native, arena, sockets, log }: TransportParts): GuestTransport {
+  const tap = createTapLink({ arena, sockets, native, ...prepareTapOffloads(native, fd) });
+  let attached = false;
+  let closed = false;
+  return {
+    link: tap,
+    onHostEvent: (events) => tap.onHostEvent(events),
+    onListenerEvent: () => {},
+    socketPath: undefined,
+    async open({ onRoom, onAttach, onGone, onEnd }) {
+      tap.onRoom = onRoom;
+      tap.onGone = (reason, error) => {
+        if (closed) return;
+        log.info(reason === 'error' ? `the interface failed: error ${-error}` : 'the interface is gone');
+        onGone();
+        onEnd(0);
+      };
+      attached = true;
+      const status = tap.attach(fd);
+      if (status < 0)
+        throw new PasselError('PASSEL_E_INTERNAL', { reason: `the tap cannot be watched: errno ${-status}` });
+      onAttach();
+    },
+    close() {
+      closed = true;
+      if (attached) tap.detach();
+      else native.close(fd);
+    },
+  };
+}
+
+/** Loopback only: there is no interface, and nobody on it. */
+export function createNoTransport(): GuestTransport {
+  const link: GuestLink = {
+    headroomBytes: 0,
+    hasVnetHeader: false,
+    offloads: 0,
+    maxFrameBytes: 0,
+    connected: false,
+    receive: () => 0,
+    reserve: () => -1,
+    roomBytes: () => 0,
+    commit: () => {},
+    flush: () => 0,
+  };
+  return {
+    link,
+    onHostEvent: () => false,
+    onListenerEvent: () => {},
+    socketPath: undefined,
+    open: async () => {},
+    close: () => {},
+  };
+}
