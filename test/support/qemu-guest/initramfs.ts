@@ -67,7 +67,7 @@ async function buildInitramfs(kernel: Kernel): Promise<Buffer> {
 }
 
 /** Paths of the shared libraries of a program, the loader among them, as ldd prints them. */
-async function listLibraries(program: string): Promise<string[]> {
+export async function listLibraries(program: string): Promise<string[]> {
   const { stdout } = await runProcess('ldd', [program], { check: false });
   return [...stdout.matchAll(/(\/\S+) \(0x/g)].map((match) => match[1] as string);
 }

@@ -4,6 +4,7 @@
  * Kept of a package: the kernel image and the modules that a guest needs, with what those depend on, in loading order.
  * The cache is $PASSEL_TEST_CACHE, or `passel-test` in the user's cache folder; it is filled once and then used as it is.
  */
+import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -19,8 +20,10 @@ export interface Kernel {
   release: string;
   /** Path of the bzImage. */
   image: string;
-  /** Paths of decompressed modules, each after those it depends on. */
+  /** Paths of the decompressed modules that every guest loads, each after those it depends on. */
   modules: string[];
+  /** Paths of the modules for SCSI disks inside a guest, in loading order; without those in `modules`. */
+  scsiModules: string[];
 }
 
 const META_PACKAGES: Record<KernelKind, string> = {
@@ -28,8 +31,22 @@ const META_PACKAGES: Record<KernelKind, string> = {
   generic: 'linux-image-amd64',
 };
 
-/** Modules that guests load: the bus, both network cards, the control channel. Those a kernel lacks are left out. */
-const WANTED_MODULES = ['virtio_pci', 'virtio_net', 'e1000', 'virtio_console'];
+/** Modules that every guest loads: the bus, both network cards, the control channel, disks. Those a kernel lacks are left out. */
+const WANTED_MODULES = ['virtio_pci', 'virtio_net', 'e1000', 'virtio_console', 'virtio_blk'];
+
+/** Kept for guests with SCSI disks of their own: LIO with a local initiator, a disk without reservations, multipath. */
+const SCSI_MODULES = [
+  'sd_mod',
+  'sg',
+  'target_core_mod',
+  'target_core_file',
+  'tcm_loop',
+  'scsi_debug',
+  'virtio_scsi',
+  'dm_mod',
+  'dm_multipath',
+  'dm_round_robin',
+];
 
 /** Folder for what tests fetch and may keep between runs. */
 export function getCacheFolder(): string {
@@ -66,7 +83,9 @@ export function getKernel(kind: KernelKind): Promise<Kernel> {
 }
 
 async function findOrFetchKernel(kind: KernelKind): Promise<Kernel> {
-  const folder = join(getCacheFolder(), kind);
+  // Another choice of modules is another folder.
+  const choice = createHash('sha256').update(`${WANTED_MODULES} ${SCSI_MODULES}`).digest('hex').slice(0, 8);
+  const folder = join(getCacheFolder(), `${kind}-${choice}`);
   try {
     return await readKernel(folder);
   } catch {
@@ -77,8 +96,13 @@ async function findOrFetchKernel(kind: KernelKind): Promise<Kernel> {
 }
 
 async function readKernel(folder: string): Promise<Kernel> {
-  const { release, modules } = JSON.parse(await readFile(join(folder, 'kernel.json'), 'utf8')) as Omit<Kernel, 'image'>;
-  return { release, image: join(folder, 'vmlinuz'), modules: modules.map((name) => join(folder, name)) };
+  const names = JSON.parse(await readFile(join(folder, 'kernel.json'), 'utf8')) as Omit<Kernel, 'image'>;
+  return {
+    release: names.release,
+    image: join(folder, 'vmlinuz'),
+    modules: names.modules.map((name) => join(folder, name)),
+    scsiModules: names.scsiModules.map((name) => join(folder, name)),
+  };
 }
 
 async function fetchKernel(kind: KernelKind, folder: string): Promise<void> {
@@ -98,8 +122,8 @@ async function fetchKernel(kind: KernelKind, folder: string): Promise<void> {
     const result = join(work, 'result');
     await mkdir(result);
     await rename(join(unpacked, 'boot', `vmlinuz-${release}`), join(result, 'vmlinuz'));
-    const modules = await collectModules(await findModulesFolder(unpacked, release), result);
-    await writeFile(join(result, 'kernel.json'), JSON.stringify({ release, modules }));
+    const names = await collectModules(await findModulesFolder(unpacked, release), result);
+    await writeFile(join(result, 'kernel.json'), JSON.stringify({ release, ...names }));
     await rm(folder, { recursive: true, force: true });
     await rename(result, folder);
   } finally {
@@ -157,7 +181,7 @@ async function findModulesFolder(unpacked: string, release: string): Promise<str
  * Writes the wanted modules and what they need, decompressed, into `target`.
  * @returns file names in loading order
  */
-async function collectModules(modulesFolder: string, target: string): Promise<string[]> {
+async function collectModules(modulesFolder: string, target: string): Promise<Pick<Kernel, 'modules' | 'scsiModules'>> {
   const files = await readdir(modulesFolder, { recursive: true });
   const paths = new Map<string, string>();
   for (const file of files) {
@@ -167,7 +191,7 @@ async function collectModules(modulesFolder: string, target: string): Promise<st
   const order: string[] = [];
   const add = async (name: string): Promise<void> => {
     const path = paths.get(name.replaceAll('-', '_'));
-    const fileName = `${name}.ko`;
+    const fileName = `${name.replaceAll('-', '_')}.ko`;
     // A name without a file is built into the kernel, or is a card that this kernel lacks.
     if (path === undefined || order.includes(fileName)) return;
     const data = await readModule(path);
@@ -176,7 +200,9 @@ async function collectModules(modulesFolder: string, target: string): Promise<st
     order.push(fileName);
   };
   for (const name of WANTED_MODULES) await add(name);
-  return order;
+  const commonCount = order.length;
+  for (const name of SCSI_MODULES) await add(name);
+  return { modules: order.slice(0, commonCount), scsiModules: order.slice(commonCount) };
 }
 
 async function readModule(path: string): Promise<Buffer> {
