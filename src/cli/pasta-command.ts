@@ -112,7 +112,13 @@ async function servePasta(given: Given, found: FoundCommand | undefined, isDaemo
     if (given.has('no-sandbox')) logger.warn(NO_SANDBOX_WARNING);
     else {
       const removable = [running.controlPath, pidFile?.path].filter((path) => path !== undefined);
-      sandbox = await prepareSandbox({ removable, changesUser: runAs !== undefined, mayListen: true, log: logger });
+      sandbox = await prepareSandbox({
+        removable,
+        changesUser: runAs !== undefined,
+        mayListen: true,
+        maySplice: config.splice,
+        log: logger,
+      });
     }
     if (runAs !== undefined) {
       if (network.runAs === undefined)

@@ -33,6 +33,8 @@ export interface SandboxOptions {
   readonly changesUser: boolean;
   /** Sockets may be made to listen later. */
   readonly mayListen: boolean;
+  /** Bytes pass between sockets through pipes. */
+  readonly maySplice?: boolean;
   readonly log: Logger;
 }
 
@@ -69,7 +71,13 @@ export async function prepareSandbox(options: SandboxOptions): Promise<Sandbox> 
         if (threadList !== undefined) closeSync(threadList);
         native.setDumpable(0);
         const filtered =
-          !ring && filterSystemCalls(native, { removable: sealed, codeRange, mayListen: options.mayListen });
+          !ring &&
+          filterSystemCalls(native, {
+            removable: sealed,
+            codeRange,
+            mayListen: options.mayListen,
+            maySplice: options.maySplice === true,
+          });
         if (ring) log.warn('Node holds an io_uring, which no filter confines: running without');
         else if (!filtered) log.warn('no filter of system calls for this kernel or processor: running without');
         else if (codeRange === undefined)

@@ -166,6 +166,8 @@ export interface FilterRequest {
   readonly codeRange: AddressRange | undefined;
   /** Allow listen(2). */
   readonly mayListen: boolean;
+  /** Allow pipe2(2) and splice(2). */
+  readonly maySplice?: boolean;
 }
 
 /**

@@ -43,6 +43,8 @@ export interface FilterOptions {
   readonly removable: readonly RemovableFile[];
   /** Allow listen(2): for forwards that are made at run time. */
   readonly mayListen: boolean;
+  /** Allow pipes between sockets: pipe2(2), splice(2). */
+  readonly maySplice?: boolean;
 }
 
 /** Allowed whatever their arguments. Each acts on descriptors that are open, on own memory or on nothing but this process. */
@@ -109,6 +111,8 @@ const OPTION_LEVELS: ReadonlyArray<readonly [number, readonly number[]]> = [
 
 /** F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC. */
 const DESCRIPTOR_COMMANDS = [1, 2, 3, 4, 1030];
+/** F_SETPIPE_SZ, F_GETPIPE_SZ. */
+const PIPE_COMMANDS = [1031, 1032];
 
 /** FIONBIO, FIONREAD, FIOCLEX, FIONCLEX; TCGETS and TCSETS: Node restores a terminal when it ends. */
 const DEVICE_COMMANDS = [0x5421, 0x541b, 0x5451, 0x5450, 0x5401, 0x5402];
@@ -162,7 +166,7 @@ export function buildFilter(options: FilterOptions): Uint8Array {
 
   rule('setsockopt', (allow, deny) => checkOption(program, allow, deny));
   rule('socket', (allow, deny) => checkSocket(program, allow, deny));
-  oneOf('fcntl', 1, DESCRIPTOR_COMMANDS);
+  oneOf('fcntl', 1, options.maySplice ? [...DESCRIPTOR_COMMANDS, ...PIPE_COMMANDS] : DESCRIPTOR_COMMANDS);
   oneOf('ioctl', 1, DEVICE_COMMANDS);
   rule('mmap', (allow, deny) => {
     program.load(lowHalf(2));
@@ -186,6 +190,7 @@ export function buildFilter(options: FilterOptions): Uint8Array {
   for (const name of ALLOWED) answer(name, FILTER_ALLOW);
   for (const [name, errno] of ANSWERED) answer(name, FILTER_ERRNO | errno);
   if (options.mayListen) answer('listen', FILTER_ALLOW);
+  if (options.maySplice) for (const name of ['splice', 'pipe2'] as const) answer(name, FILTER_ALLOW);
   for (const name of ['kill', 'tgkill'] as const) oneOf(name, 0, [pid]);
   oneOf('dup3', 1, [STDERR_FD]);
   rule('unlinkat', (allow, deny) => checkRemoval(program, removable, allow, deny));

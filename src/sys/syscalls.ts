@@ -36,6 +36,8 @@ const SYSCALLS = {
   madvise: [28, 233],
   brk: [12, 214],
   readv: [19, 65],
+  pipe2: [293, 59],
+  splice: [275, 76],
   writev: [20, 66],
   pread64: [17, 67],
   pwrite64: [18, 68],

@@ -242,6 +242,7 @@ int main(int count, char **words) {
   if (chdir("/") < 0) errno = 0;
   confine();
   prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL);
+  if (load_filter(guest.init) < 0) fail_step(STEP_CONFINE, NULL);
   send_report(REPORT_READY, flags, guest.init, settings.tap, fds, fd_count);
   for (size_t i = 0; i < fd_count; i++) close(fds[i]);
   serve(&guest, &watch);

@@ -62,6 +62,9 @@ int enter_namespaces(const struct settings *settings, const struct guest *guest)
 /* No privileges but binding low ports. */
 void confine(void);
 
+/* filter.c: system calls of the service only; `init` may be ended. 0 or -1 */
+int load_filter(pid_t init);
+
 /* command.c: the first process of the new namespaces. */
 _Noreturn void run_init(const struct settings *settings, int go, int ended);
 
