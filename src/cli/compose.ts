@@ -168,10 +168,7 @@ export async function startStack(
 
     await transport.open({
       onRoom: () => running.onLinkRoom(),
-      onAttach() {
-        log.info('guest connected');
-        running.onGuestConnected();
-      },
+      onAttach: () => running.onGuestConnected(),
       onGone: () => running.onGuestGone(),
       onEnd: end,
     });

@@ -25,6 +25,7 @@ export interface FoundCommand {
   readonly file: string;
   /** The zeroth included. */
   readonly args: readonly string[];
+  readonly isShell: boolean;
 }
 
 /**
@@ -36,7 +37,8 @@ export function findCommand(command: readonly string[]): FoundCommand {
   const [name = shell] = command;
   try {
     const file = findProgram(name, process.env['PATH'] ?? '');
-    return { file, args: command.length === 0 ? [`-${shell}`] : command };
+    const isShell = command.length === 0;
+    return { file, args: isShell ? [`-${shell}`] : command, isShell };
   } catch (error) {
     const missing = (error as NodeJS.ErrnoException).errno === ENOENT;
     const code = missing ? 'PASSEL_E_RUN_NOT_FOUND' : 'PASSEL_E_RUN_NOT_EXECUTABLE';

@@ -73,11 +73,15 @@ export function createStreamTransport(
         if (listener !== undefined) listener.guestGone();
         else onEnd(0);
       };
+      const attached = (): void => {
+        log.info('guest connected');
+        onAttach();
+      };
       if (config.kind === 'fd') {
         const { fd } = config;
         const status = stream.attach(fd);
         if (status < 0) throw new PasselError('PASSEL_E_FD', { value: fd, reason: `errno ${-status}` });
-        onAttach();
+        attached();
         return;
       }
       socketPath = await claimSocketPath(config.path);
@@ -88,7 +92,7 @@ export function createStreamTransport(
         endpoint,
         log,
         oneOff,
-        onAttach,
+        onAttach: attached,
         onEnd: () => onEnd(0),
       });
     },

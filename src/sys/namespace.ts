@@ -53,6 +53,8 @@ export type NamespaceTarget =
       readonly file: string;
       /** The zeroth included. */
       readonly args: readonly string[];
+      /** It is an interactive shell: on a terminal it leads the foreground. */
+      readonly isShell: boolean;
     }
   /** Those that are there. */
   | {
@@ -249,7 +251,7 @@ function listWords({ target, user, tap }: NamespaceRequest): string[] {
       }
     }
   }
-  if (target.kind === 'new') words.push('--', target.file, ...target.args);
+  if (target.kind === 'new') words.push(`shell=${target.isShell ? 1 : 0}`, '--', target.file, ...target.args);
   return words;
 }
 

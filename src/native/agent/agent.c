@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 enum { WATCH_INTERVAL_MS = 1000, TABLES = 4 };
@@ -105,6 +106,7 @@ static struct settings read_settings(int count, char **words) {
     else if ((value = value_of(words[i], "vnet")) != NULL) settings.vnet = parse_number(value) != 0;
     else if ((value = value_of(words[i], "mac")) != NULL) settings.mac = value;
     else if ((value = value_of(words[i], "mtu")) != NULL) settings.mtu = (int)parse_number(value);
+    else if ((value = value_of(words[i], "shell")) != NULL) settings.shell = parse_number(value) != 0;
     else if ((value = value_of(words[i], "up")) != NULL) settings.up = parse_number(value) != 0;
     else if (settings.item_count < ITEMS_MAX) settings.items[settings.item_count++] = words[i];
   }
@@ -166,12 +168,18 @@ static bool serve_request(struct guest *guest) {
   return true;
 }
 
+/* Gives the terminal back to those who had it, if a shell has taken it. */
+static void return_terminal(const struct guest *guest) {
+  if (guest->terminal >= 0 && tcsetpgrp(guest->terminal, guest->terminal_group) < 0) errno = 0;
+}
+
 static void report_end(struct guest *guest) {
   int32_t status = SIGKILL;
   /* Without a word, init was ended by force, and all that ran there with it. */
   if (read(guest->ended, &status, sizeof status) != (ssize_t)sizeof status) status = SIGKILL;
   close(guest->ended);
   guest->ended = -1;
+  return_terminal(guest);
   send_report(REPORT_ENDED, status, 0, NULL, NULL, 0);
 }
 
@@ -184,13 +192,17 @@ static void serve(struct guest *guest, const struct watch *watch) {
         {.fd = told ? -1 : watch->pidfd, .events = POLLIN},
         {.fd = told ? -1 : watch->inotify, .events = POLLIN},
     };
-    int timeout = !told && watch->directory >= 0 ? WATCH_INTERVAL_MS : -1;
-    if (poll(polls, 4, timeout) < 0 && errno != EINTR) return;
-    if (polls[1].revents != 0) report_end(guest);
+    /* First of all: it may have gone before it was watched. */
     if (!told && is_gone(watch)) {
       send_report(REPORT_GONE, 0, 0, NULL, NULL, 0);
       told = true;
     }
+    int timeout = !told && watch->directory >= 0 && watch->inotify < 0 ? WATCH_INTERVAL_MS : -1;
+    if (poll(polls, 4, timeout) < 0) {
+      if (errno != EINTR) return;
+      continue;
+    }
+    if (polls[1].revents != 0) report_end(guest);
     if (polls[0].revents != 0 && !serve_request(guest)) return;
     while (waitpid(-1, NULL, WNOHANG) > 0) continue;
   }
@@ -210,18 +222,22 @@ int main(int count, char **words) {
   fcntl(REQUEST_FD, F_SETFD, FD_CLOEXEC);
   fcntl(REPORT_FD, F_SETFD, FD_CLOEXEC);
   struct settings settings = read_settings(count, words);
-  struct guest guest = {.user = -1, .net = -1, .init = 0, .go = -1, .ended = -1};
+  struct guest guest = {.user = -1, .net = -1, .init = 0, .go = -1, .ended = -1, .terminal = -1};
   struct watch watch = {.pidfd = -1, .inotify = -1, .directory = -1, .name = ""};
   prctl(PR_SET_CHILD_SUBREAPER, 1UL, 0UL, 0UL, 0UL);
   if (settings.file != NULL) {
     make_namespaces(&settings, &guest);
   } else {
-    if (settings.watch) start_watch(&settings, &watch);
     open_namespaces(&settings, &guest);
+    if (settings.watch) start_watch(&settings, &watch);
+  }
+  if (settings.shell && isatty(STDIN_FILENO)) {
+    guest.terminal = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, FIRST_FREE_FD);
+    guest.terminal_group = tcgetpgrp(STDIN_FILENO);
   }
   leave_stdio();
   /* A terminal's signals are for the command. */
-  for (size_t i = 0; i < 4; i++) signal((const int[]){SIGINT, SIGQUIT, SIGHUP, SIGPIPE}[i], SIG_IGN);
+  for (size_t i = 0; i < 5; i++) signal((const int[]){SIGINT, SIGQUIT, SIGHUP, SIGPIPE, SIGTTOU}[i], SIG_IGN);
   become_user(&settings);
   int fds[1 + TABLES];
   size_t fd_count = 0;
@@ -246,6 +262,9 @@ int main(int count, char **words) {
   send_report(REPORT_READY, flags, guest.init, settings.tap, fds, fd_count);
   for (size_t i = 0; i < fd_count; i++) close(fds[i]);
   serve(&guest, &watch);
-  if (guest.init > 0 && guest.ended >= 0) kill(guest.init, SIGKILL);
+  if (guest.init > 0 && guest.ended >= 0) {
+    kill(guest.init, SIGKILL);
+    return_terminal(&guest);
+  }
   return 0;
 }

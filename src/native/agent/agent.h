@@ -35,6 +35,8 @@ struct settings {
   /* NULL: no command; existing namespaces are joined. */
   const char *file;
   char **arguments;
+  /* The command is an interactive shell: see take_terminal() of command.c. */
+  bool shell;
 };
 
 /* Sends a REPORT_FAILED with errno and ends the process. */
@@ -52,6 +54,9 @@ struct guest {
   int go;
   /* The command's wait status comes from here. */
   int ended;
+  /* The terminal that an interactive shell takes, and the group that had it; -1: none. */
+  int terminal;
+  pid_t terminal_group;
 };
 void open_namespaces(const struct settings *settings, struct guest *guest);
 void make_namespaces(const struct settings *settings, struct guest *guest);

@@ -12,6 +12,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -22,6 +23,18 @@ enum { STATUS_NOT_EXECUTABLE = 126, STATUS_NOT_FOUND = 127 };
 static void execute(const struct settings *settings) {
   execv(settings->file, settings->arguments);
   _exit(errno == ENOENT ? STATUS_NOT_FOUND : STATUS_NOT_EXECUTABLE);
+}
+
+/*
+ * An interactive shell notes which group of processes has the terminal, to give it back at its end. That of whoever started us has no number
+ * in this namespace, so a group of our own takes the terminal first; the agent gives it back. Commands stay in the group in which
+ * we were started: who stops it from the terminal stops all of it.
+ */
+static void take_terminal(void) {
+  if (!isatty(STDIN_FILENO) || tcgetpgrp(STDIN_FILENO) != getpgrp() || setpgid(0, 0) < 0) return;
+  signal(SIGTTOU, SIG_IGN);
+  tcsetpgrp(STDIN_FILENO, getpgrp());
+  signal(SIGTTOU, SIG_DFL);
 }
 
 _Noreturn void run_init(const struct settings *settings, int go, int ended) {
@@ -41,6 +54,7 @@ _Noreturn void run_init(const struct settings *settings, int go, int ended) {
   prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL);
   struct pollfd still = {.fd = go, .events = 0};
   if (poll(&still, 1, 0) > 0 && (still.revents & (POLLHUP | POLLERR)) != 0) _exit(1);
+  if (settings->shell) take_terminal();
   pid_t command = fork();
   if (command < 0) _exit(1);
   if (command == 0) execute(settings);

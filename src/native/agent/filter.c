@@ -1,12 +1,13 @@
 /*
  * The system calls that the agent makes once all is set up, and no others: seccomp(2). It opens no file, starts nothing, and signals
- * nobody but the command's namespace.
+ * nobody but the command's namespace. The one ioctl gives a terminal back.
  */
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -57,6 +58,11 @@ int load_filter(pid_t init) {
       LOAD(args[0]),
       UNLESS(init, 1),
       GIVE(init > 0 ? SECCOMP_RET_ALLOW : REFUSED),
+      GIVE(REFUSED),
+      UNLESS(SYS_ioctl, 4),
+      LOAD(args[1]),
+      UNLESS(TIOCSPGRP, 1),
+      GIVE(SECCOMP_RET_ALLOW),
       GIVE(REFUSED),
       UNLESS(SYS_socket, 5),
       LOAD(args[0]),
