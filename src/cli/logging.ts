@@ -1,41 +1,42 @@
 /**
  * Messages of the executables: pino with a synchronous destination, so that the last line before an exit is never lost.
  *
+ * They go to the log file if there is one, else to standard error and, from a program in the background, to the system's logger.
  * Lines for people carry the message and, in a log file, the time; `--log-format json` gives pino's own lines with the error
- * code and other fields. A log file has a fixed first line that says which program wrote it, and a size limit: when it is
- * reached, the older half of the lines goes.
+ * code and other fields.
  */
-import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import pino from 'pino';
-import { PasselError, printable, reasonOf } from '../base/errors.ts';
+import { printable } from '../base/errors.ts';
 import { LOG_LEVELS, type LogFields, type Logger, type LogLevel } from '../base/logger.ts';
+import { openLogFile } from './logging-file.ts';
+import { openSyslog } from './logging-syslog.ts';
 import type { LoggingConfig } from './network-config.ts';
-import { VERSION } from './version.ts';
-
-/** Where finished lines go. */
-interface LineSink {
-  write(line: string): void;
-}
 
 export interface ClosableLogger extends Logger {
   close(): void;
 }
 
+/** Where lines go. */
+interface LineSink {
+  /** @param text - one line of the message without its end */
+  write(level: LogLevel, text: string): void;
+  close(): void;
+}
+
 /**
  * Opens the logger of an executable.
- * @param programName - for the first line of a log file
+ * @param programName - for the first line of a log file, and for the system's logger
  * @param writeStderr - takes finished lines when no file is configured
+ * @param inBackground - whether the program serves in the background
  * @throws PasselError PASSEL_E_FILE
  */
 export function openLogger(
   programName: string,
   config: LoggingConfig,
   writeStderr: (line: string) => void,
+  inBackground = false,
 ): ClosableLogger {
-  const file =
-    config.filePath === undefined ? undefined : openLogFile(programName, config.filePath, config.fileMaxBytes);
-  const sink: LineSink = file ?? { write: writeStderr };
-  const destination = config.format === 'json' ? sink : textDestination(sink, file !== undefined);
+  const sinks = openSinks(programName, config, writeStderr, inBackground);
   const logger = pino(
     {
       level: config.level,
@@ -43,7 +44,14 @@ export function openLogger(
       formatters: { level: (label) => ({ level: label }) },
       timestamp: pino.stdTimeFunctions.isoTime,
     },
-    destination,
+    {
+      // Parsing costs little here: a guest cannot cause more than a few lines a second.
+      write(json: string): void {
+        const { level, msg } = JSON.parse(json) as { level: LogLevel; msg: string };
+        const lines = config.format === 'json' ? [json.trimEnd()] : msg.split('\n').map(printable);
+        for (const sink of sinks) for (const line of lines) sink.write(level, line);
+      },
+    },
   );
   const threshold = LOG_LEVELS.indexOf(config.level);
   const method = (level: LogLevel) => (message: string, fields?: LogFields) => {
@@ -57,63 +65,30 @@ export function openLogger(
     debug: method('debug'),
     trace: method('trace'),
     isEnabled: (level) => LOG_LEVELS.indexOf(level) <= threshold,
-    close: () => file?.close(),
-  };
-}
-
-/** Turns pino's JSON into the lines people read. Parsing costs little here: a guest cannot cause more than a few lines a second. */
-function textDestination(sink: LineSink, withTime: boolean): LineSink {
-  const startMs = performance.now();
-  return {
-    write(json) {
-      const { level, msg } = JSON.parse(json) as { level: LogLevel; msg: string };
-      const label = level === 'info' ? '' : `${level}: `;
-      const time = withTime ? `${((performance.now() - startMs) / 1000).toFixed(4)}: ` : '';
-      for (const line of msg.split('\n')) sink.write(`${time}${label}${printable(line)}\n`);
+    close: () => {
+      for (const sink of sinks.splice(0)) sink.close();
     },
   };
 }
 
-interface LogFile extends LineSink {
-  close(): void;
-}
-
-function openLogFile(programName: string, path: string, maxBytes: number): LogFile {
-  let fd: number;
-  try {
-    fd = openSync(path, 'a+', 0o600);
-    ftruncateSync(fd, 0);
-  } catch (error) {
-    throw new PasselError(
-      'PASSEL_E_FILE',
-      { option: '--log-file', value: path, reason: reasonOf(error) },
-      { cause: error },
-    );
+function openSinks(
+  programName: string,
+  config: LoggingConfig,
+  writeStderr: (line: string) => void,
+  inBackground: boolean,
+): LineSink[] {
+  const label = (level: LogLevel): string => (level === 'info' || config.format === 'json' ? '' : `${level}: `);
+  if (config.filePath !== undefined) {
+    const file = openLogFile(programName, config.filePath, config.fileMaxBytes);
+    const startMs = performance.now();
+    const time = (): string =>
+      config.format === 'json' ? '' : `${((performance.now() - startMs) / 1000).toFixed(4)}: `;
+    return [{ write: (level, text) => file.write(`${time()}${label(level)}${text}\n`), close: file.close }];
   }
-  const header = Buffer.from(`${programName} ${VERSION}: ${process.argv[1] ?? process.execPath} (${process.pid})\n`);
-  writeSync(fd, header);
-  let size = header.length;
-  return {
-    write(line) {
-      const bytes = Buffer.from(line);
-      if (size + bytes.length > maxBytes) size = dropOlderHalf(fd, header, size, maxBytes);
-      if (size + bytes.length > maxBytes) return;
-      writeSync(fd, bytes);
-      size += bytes.length;
-    },
-    close: () => closeSync(fd),
-  };
-}
-
-/** Keeps the header and the newest lines that fit half of the limit. @returns the file's new size */
-function dropOlderHalf(fd: number, header: Buffer, size: number, maxBytes: number): number {
-  const keepBytes = Math.max(0, Math.floor(maxBytes / 2) - header.length);
-  const tail = Buffer.alloc(Math.min(keepBytes, Math.max(0, size - header.length)));
-  const got = readSync(fd, tail, 0, tail.length, size - tail.length);
-  const lineStart = tail.subarray(0, got).indexOf(0x0a) + 1;
-  const kept = lineStart === 0 ? Buffer.alloc(0) : tail.subarray(lineStart, got);
-  ftruncateSync(fd, 0);
-  writeSync(fd, header);
-  writeSync(fd, kept);
-  return header.length + kept.length;
+  const sinks: LineSink[] = [{ write: (level, text) => writeStderr(`${label(level)}${text}\n`), close: () => {} }];
+  // What only developers want is kept from the system's log, as passt(1) does.
+  const isForDevelopers = config.level === 'debug' || config.level === 'trace';
+  const syslog = inBackground && !isForDevelopers ? openSyslog(programName) : undefined;
+  if (syslog !== undefined) sinks.push({ write: syslog.send, close: syslog.close });
+  return sinks;
 }

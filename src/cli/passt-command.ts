@@ -85,10 +85,11 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
   try {
     // Loaded here, because launchers do without.
     const { openLogger } = await import('./logging.ts');
-    // Once in the background there is no standard error left; a log file is then the only place for messages.
-    logger = openLogger(PASST_PROGRAM, buildLoggingConfig(narrowOptions(given)), (line) => {
+    // Once in the background there is no standard error left; a log file or the system's logger is then the place for messages.
+    const writeUntilReady = (line: string): void => {
       if (!(isDaemon && ready)) writeStderr(line);
-    });
+    };
+    logger = openLogger(PASST_PROGRAM, buildLoggingConfig(narrowOptions(given)), writeUntilReady, isDaemon);
     process.on('uncaughtException', (error) => endOnFault(error, logger));
     const config = prepareConfig(given);
     if (config.pidPath !== undefined) pidFile = openPidFile(config.pidPath);
@@ -119,6 +120,7 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
     return typeof outcome === 'string' ? 0 : outcome;
   } catch (error) {
     if (!ready) pidFile?.abandon(remove);
+    else logger?.error(reasonOf(error));
     throw error;
   } finally {
     await running?.stop();

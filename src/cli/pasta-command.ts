@@ -90,9 +90,10 @@ async function servePasta(given: Given, found: FoundCommand | undefined, isDaemo
     // What is said at the start would run into the command's output: only that something is wrong, unless asked for more.
     const chosen = buildLoggingConfig(narrowOptions(given));
     const isQuiet = found !== undefined && chosen.level === 'info' && chosen.filePath === undefined;
-    logger = openLogger(PASTA_PROGRAM, isQuiet ? { ...chosen, level: 'warn' } : chosen, (line) => {
+    const writeUntilReady = (line: string): void => {
       if (!(isDaemon && ready)) writeStderr(line);
-    });
+    };
+    logger = openLogger(PASTA_PROGRAM, isQuiet ? { ...chosen, level: 'warn' } : chosen, writeUntilReady, isDaemon);
     process.on('uncaughtException', (error) => endOnFault(error, logger));
     const config = preparePastaConfig(given);
     const { network } = config;

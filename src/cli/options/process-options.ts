@@ -1,6 +1,6 @@
 /** Options about the process itself: messages, files, users. Shared by all executables that run a network stack. */
 import { flag, value } from './definition.ts';
-import { parsePath, parseSeconds, parseSize, parseUserGroup, parseWord } from './values.ts';
+import { parseLogSize, parsePath, parseSeconds, parseUserGroup, parseWord } from './values.ts';
 
 const MESSAGES = 'Messages:';
 const PROCESS = 'Process:';
@@ -26,7 +26,7 @@ export const PROCESS_OPTIONS = {
     valueName: 'BYTES',
     defaultText: '1M',
     help: 'Largest size of the log file; the oldest lines make room',
-    parse: parseSize,
+    parse: parseLogSize,
   }),
   'log-format': value({
     group: MESSAGES,

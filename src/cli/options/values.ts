@@ -46,6 +46,16 @@ export function parseSize(text: string, reject: Reject): number {
   return Number(match[1]) * 1024 ** ['', 'K', 'M', 'G'].indexOf(match[2]!.toUpperCase());
 }
 
+/** Room for the first line and some more. */
+const LOG_BYTES_MIN = 4096;
+
+/** A limit for a log file. */
+export function parseLogSize(text: string, reject: Reject): number {
+  const expected = `a number of bytes, at least ${LOG_BYTES_MIN}, with K, M or G if you like`;
+  const size = parseSize(text, () => reject(expected));
+  return size < LOG_BYTES_MIN ? reject(expected) : size;
+}
+
 /** A time of whole seconds, at least one. */
 export function parseSeconds(text: string, reject: Reject): number {
   const seconds = /^\d{1,6}$/.test(text) ? Number(text) : 0;
