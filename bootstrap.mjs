@@ -117,6 +117,6 @@ step(
   'bundle',
   'bundling the executables',
   ['src', 'helpers', 'bundle.mjs', 'package-lock.json'],
-  ['dist/helpers/passel.cjs', 'dist/helpers/passel-qrap'],
+  ['dist/helpers/passel.cjs', 'dist/helpers/passel-qrap', 'dist/helpers/passel-pr-helper'],
   () => runQuietly('bundling', process.execPath, [join(root, 'bundle.mjs')]),
 );

@@ -29,7 +29,7 @@ mkdirSync(join(root, 'dist/native'), { recursive: true });
 installBinary('passel.node', 'dist/native/passel.node');
 installBinary('namespace-agent', 'dist/native/namespace-agent');
 // Executables that hand on what they inherited start as this front, which starts the bundle beside it.
-for (const name of ['passel-qrap']) installBinary('front', join('dist/helpers', name));
+for (const name of ['passel-qrap', 'passel-pr-helper']) installBinary('front', join('dist/helpers', name));
 
 /** Replaced as a whole: a process that has the old one mapped would crash if its pages changed underneath. */
 function installBinary(built, target) {

@@ -54,6 +54,9 @@ export const ERROR_TABLE = {
   PASSEL_E_ACL: { exitStatus: 1, form: "failed to parse acl file '{place}': {reason}" },
   PASSEL_E_ACL_DENIED: { exitStatus: 1, form: "access denied by acl file: bridge '{bridge}': {reason}" },
   PASSEL_E_BRIDGE: { exitStatus: 1, form: '{reason}' },
+  PASSEL_E_PR_ACTIVATION: { exitStatus: 1, form: 'socket activation failed: {reason}' },
+  PASSEL_E_PR_PID_FILE: { exitStatus: 1, form: "{option}: cannot use the PID file '{value}': {reason}" },
+  PASSEL_E_PR_PRIVILEGES: { exitStatus: 1, form: 'cannot drop privileges: {reason}' },
   PASSEL_E_LINK: { exitStatus: 1, form: "cannot make '{value}': {reason}" },
   PASSEL_E_FORWARD_UNKNOWN: { exitStatus: 1, form: 'there is no forward {value}' },
   PASSEL_E_CONTROL_REQUEST: { exitStatus: 1, form: 'the request is not valid: {reason}' },
@@ -91,12 +94,15 @@ export class PasselError<Code extends ErrorCode = ErrorCode> extends Error {
   /** What the process ends with when nobody handles the error. */
   readonly exitStatus: number;
   readonly hint: string | undefined;
+  /** What the message was made of. */
+  readonly values: ErrorValues<Code>;
 
   constructor(code: Code, values: ErrorValues<Code>, extras: ErrorExtras = {}) {
     super(fillForm(ERROR_TABLE[code].form, values), extras.cause === undefined ? {} : { cause: extras.cause });
     this.code = code;
     this.exitStatus = ERROR_TABLE[code].exitStatus;
     this.hint = extras.hint;
+    this.values = values;
   }
 }
 

@@ -38,6 +38,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'serve one guest, as passel-passt does',
     load: async () => (await import('./passt-command.ts')).runPasstCommand,
   },
+  'pr-helper': {
+    summary: 'execute SCSI persistent reservations for QEMU, as passel-pr-helper does',
+    load: async () => (await import('./pr-helper/pr-helper-command.ts')).runPrHelperCommand,
+  },
   qrap: {
     summary: 'add a passt socket to a QEMU command line and become QEMU, as passel-qrap does',
     load: async () => (await import('./qrap/qrap-command.ts')).runQrapCommand,

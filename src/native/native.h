@@ -65,6 +65,8 @@ extern const struct export_row EXEC_EXPORTS[];
 extern const struct export_row SANDBOX_EXPORTS[];
 extern const struct export_row NAMESPACE_EXPORTS[];
 extern const struct export_row SPLICE_EXPORTS[];
+extern const struct export_row SG_EXPORTS[];
+extern const struct export_row PRIVILEGES_EXPORTS[];
 
 /* ------------------------------------------------------------------------------------------------------------------ calls */
 

@@ -1,9 +1,7 @@
 /*
  * Giving up what the process could do, in all of its threads: capabilities(7), seccomp(2), chroot(2).
  *
- * Capabilities belong to threads, and Node has several before any of our code runs. Each is therefore interrupted by a signal whose
- * handler gives the capabilities up there, as the C library does for setuid(2). The signal is the one that the C libraries keep for
- * themselves for that very purpose: no thread has it blocked.
+ * Capabilities belong to threads, so each thread gives them up itself: see broadcast.c.
  *
  * A sealed name is a path that may still be removed after the filter is loaded: it lies in a page of its own at an
  * address that the filter knows and that nothing may change or replace.
@@ -11,48 +9,32 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <dirent.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "broadcast.h"
 #include "native.h"
 
 enum {
-  BROADCAST_SIGNAL = 33,
-  BROADCAST_WAIT_MS = 2000,
   MAX_FILTER_INSTRUCTIONS = 4096,
 };
 
 /* Where sealed names lie: outside of all that the kernel, the C library and V8 choose by themselves. */
 static const uint64_t SEALED_BASE = 0x500000000000;
 
-/* struct sigaction as the kernel has it: the libraries' own refuse this signal. */
-struct kernel_action {
-  void *handler;
-  unsigned long flags;
-  void (*restorer)(void);
-  uint64_t mask;
-};
-
-/* What the handler works on; only one broadcast runs at a time. Signal handlers have no argument of ours, hence the file scope. */
-static struct {
-  atomic_flag busy;
+/* Sets of capabilities. */
+struct limits {
   uint64_t keep;
   uint64_t bound;
-  atomic_int done;
-  atomic_int error;
-} broadcast = {.busy = ATOMIC_FLAG_INIT};
+};
 
 /* In one thread. @returns 0 or errno */
-static int limit_this_thread(void) {
+static int limit_this_thread(const void *wanted) {
+  const struct limits *limits = wanted;
   struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
   struct __user_cap_data_struct data[2];
   memset(data, 0, sizeof data);
@@ -61,82 +43,19 @@ static int limit_this_thread(void) {
   /* The bounding set only matters to an exec; without CAP_SETPCAP it stays as it was given to us. */
   if ((effective >> CAP_SETPCAP & 1) != 0) {
     for (unsigned long capability = 0; capability < 64; capability++) {
-      if ((broadcast.bound >> capability & 1) != 0) continue;
+      if ((limits->bound >> capability & 1) != 0) continue;
       /* EINVAL: beyond the last one that this kernel has. */
       if (prctl(PR_CAPBSET_DROP, capability, 0UL, 0UL, 0UL) != 0 && errno == EINVAL) break;
     }
   }
   prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0UL, 0UL, 0UL);
   for (int i = 0; i < 2; i++) {
-    uint32_t keep = (uint32_t)(broadcast.keep >> (32 * i));
+    uint32_t keep = (uint32_t)(limits->keep >> (32 * i));
     data[i].permitted &= keep;
     data[i].effective = data[i].permitted;
     data[i].inheritable = 0;
   }
   return syscall(SYS_capset, &header, data) == 0 ? 0 : errno;
-}
-
-static void on_broadcast(int number) {
-  (void)number;
-  int saved = errno;
-  int error = limit_this_thread();
-  if (error != 0) atomic_store(&broadcast.error, error);
-  atomic_fetch_add(&broadcast.done, 1);
-  errno = saved;
-}
-
-static int raw_sigaction(const struct kernel_action *action, struct kernel_action *old) {
-  return (int)syscall(SYS_rt_sigaction, BROADCAST_SIGNAL, action, old, sizeof(uint64_t));
-}
-
-/* Sends the signal to every other thread of the list (/proc/self/task) and waits for their handlers. @returns threads reached, or -errno */
-static int reach_threads(int list) {
-  int fd = openat(list, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return -errno;
-  DIR *tasks = fdopendir(fd);
-  if (tasks == NULL) {
-    int error = errno;
-    close(fd);
-    return -error;
-  }
-  pid_t self = (pid_t)syscall(SYS_gettid);
-  int sent = 0;
-  for (struct dirent *entry = readdir(tasks); entry != NULL; entry = readdir(tasks)) {
-    long thread = strtol(entry->d_name, NULL, 10);
-    if (thread <= 0 || thread == self) continue;
-    /* A thread that has ended meanwhile holds nothing. */
-    if (syscall(SYS_tgkill, getpid(), (pid_t)thread, BROADCAST_SIGNAL) == 0) sent++;
-  }
-  closedir(tasks);
-  for (int waited = 0; atomic_load(&broadcast.done) < sent; waited++) {
-    if (waited == BROADCAST_WAIT_MS * 10) return -ETIMEDOUT;
-    const struct timespec pause = {.tv_sec = 0, .tv_nsec = 100000};
-    nanosleep(&pause, NULL);
-  }
-  int error = atomic_load(&broadcast.error);
-  return error != 0 ? -error : sent;
-}
-
-/*
- * The kernel needs SA_RESTORER with a function that calls rt_sigreturn(2) on x86-64. The library's is taken from an action that it
- * installed itself.
- */
-static int borrow_restorer(struct kernel_action *action) {
-  struct sigaction probe;
-  struct sigaction old;
-  memset(&probe, 0, sizeof probe);
-  probe.sa_handler = on_broadcast;
-  struct kernel_action seen;
-  memset(&seen, 0, sizeof seen);
-  if (sigaction(SIGURG, &probe, &old) != 0) return -errno;
-  int result = (int)syscall(SYS_rt_sigaction, SIGURG, NULL, &seen, sizeof(uint64_t));
-  int error = errno;
-  sigaction(SIGURG, &old, NULL);
-  if (result != 0) return -error;
-  enum { RESTORER_FLAG = 0x04000000 };
-  action->flags = (seen.flags & RESTORER_FLAG) | SA_RESTART;
-  action->restorer = seen.restorer;
-  return 0;
 }
 
 /*
@@ -146,33 +65,13 @@ static int borrow_restorer(struct kernel_action *action) {
 static napi_value native_limit_capabilities(napi_env env, napi_callback_info info) {
   struct call call = begin_call(env, info);
   int32_t list = next_int(&call);
-  uint64_t keep = next_uint(&call);
-  keep |= (uint64_t)next_uint(&call) << 32;
-  uint64_t bound = next_uint(&call);
-  bound |= (uint64_t)next_uint(&call) << 32;
+  struct limits limits;
+  limits.keep = next_uint(&call);
+  limits.keep |= (uint64_t)next_uint(&call) << 32;
+  limits.bound = next_uint(&call);
+  limits.bound |= (uint64_t)next_uint(&call) << 32;
   if (call.error != 0) return reply_refusal(&call);
-  if (atomic_flag_test_and_set(&broadcast.busy)) return reply(&call, -EBUSY);
-  broadcast.keep = keep;
-  broadcast.bound = bound;
-  atomic_store(&broadcast.done, 0);
-  atomic_store(&broadcast.error, 0);
-  struct kernel_action action;
-  struct kernel_action old;
-  memset(&action, 0, sizeof action);
-  memset(&old, 0, sizeof old);
-  action.handler = (void *)(uintptr_t)on_broadcast;
-  int result = borrow_restorer(&action);
-  if (result == 0 && raw_sigaction(&action, &old) != 0) result = -errno;
-  if (result == 0) {
-    result = reach_threads(list);
-    raw_sigaction(&old, NULL);
-    if (result >= 0) {
-      int error = limit_this_thread();
-      result = error != 0 ? -error : result + 1;
-    }
-  }
-  atomic_flag_clear(&broadcast.busy);
-  return reply(&call, result);
+  return reply(&call, run_in_all_threads(list, limit_this_thread, &limits));
 }
 
 /*

@@ -46,6 +46,14 @@ static napi_value native_unix_connect(napi_env env, napi_callback_info info) {
   return reply_result(&call, RETRY(connect(fd, (const struct sockaddr *)&address, length)));
 }
 
+/* unixAccept(fd): accept4(2), non-blocking and close-on-exec; who connected is peerCredentials()'s to tell */
+static napi_value native_unix_accept(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  int32_t fd = next_int(&call);
+  if (call.error != 0) return reply_refusal(&call);
+  return reply_result(&call, RETRY(accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)));
+}
+
 /* socketPair(type, fds) */
 static napi_value native_socket_pair(napi_env env, napi_callback_info info) {
   struct call call = begin_call(env, info);
@@ -77,6 +85,7 @@ static napi_value native_peer_credentials(napi_env env, napi_callback_info info)
 const struct export_row UNIX_SOCKET_EXPORTS[] = {
     {"unixBind", native_unix_bind},
     {"unixConnect", native_unix_connect},
+    {"unixAccept", native_unix_accept},
     {"socketPair", native_socket_pair},
     {"peerCredentials", native_peer_credentials},
     {NULL, NULL},

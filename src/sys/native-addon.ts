@@ -15,7 +15,9 @@ export interface NativeAddon
     ProcessAddon,
     SandboxAddon,
     SpliceAddon,
-    NamespaceAddon {}
+    NamespaceAddon,
+    SgAddon,
+    PrivilegesAddon {}
 
 /** What `startPoll` gives: opaque, kept alive by the addon while the poll runs. */
 export type PollHandle = object;
@@ -78,6 +80,8 @@ export interface UnixSocketAddon {
   unixBind(fd: number, path: string, mode: number): number;
   /** connect(2); -EAGAIN (-11) when the listener's backlog is full. */
   unixConnect(fd: number, path: string): number;
+  /** accept4(2) on a unix socket. @returns an fd, non-blocking and the caller's, or -errno */
+  unixAccept(fd: number): number;
   /** socketpair(2): two connected fds, both the caller's, go to `fds[0]` and `fds[1]`. */
   socketPair(type: number, fds: Int32Array): number;
   /** SO_PEERCRED: pid, uid and gid of the peer at the time of connecting go to `out[0..2]`. */
@@ -337,4 +341,51 @@ export interface NamespaceAddon {
   namespaceSockets(agentFd: number, family: number, type: number, count: number, fds: Int32Array): number;
   /** bind(2) with the agent's rights; `endpointOffset`: an endpoint record in the arena. */
   namespaceBind(agentFd: number, fd: number, endpointOffset: number): number;
+}
+
+/** A pool of threads for SCSI commands: opaque, ended when it is collected. */
+export type SgPool = object;
+
+/** SCSI commands through SG_IO, each on a thread of its own, and what a descriptor refers to. */
+export interface SgAddon {
+  /** @param threads - at most so many commands at a time, 1 to 4096; more wait. @returns a pool, or -errno */
+  sgCreate(threads: number): SgPool | number;
+  /** An eventfd that is readable while commands are done and not taken. It is the pool's. */
+  sgEventFd(pool: SgPool): number;
+  /**
+   * Starts a command. All is copied; `fd` must stay open until the command is taken.
+   * @param token - comes back with the result
+   * @param bytes - the CDB and, behind it, what goes to the device
+   * @param transferBytes - length of the data in either direction, at most 65536
+   * @param direction - SG_DXFER_*: -1 none, -2 to the device, -3 from it
+   */
+  sgSubmit(
+    pool: SgPool,
+    token: number,
+    fd: number,
+    bytes: Uint8Array,
+    cdbBytes: number,
+    transferBytes: number,
+    direction: number,
+    timeoutMs: number,
+  ): number;
+  /**
+   * Takes the result of one command: token, errno of the ioctl, SCSI status, host status, driver status, bytes of sense written, bytes
+   * of data transferred, microseconds. 96 bytes of sense go to `senseOffset`, data read from the device to `dataOffset`.
+   * @returns 1; 0 when there is none, and the eventfd is reset; or -errno
+   */
+  sgTake(pool: SgPool, result: Int32Array, bytes: Uint8Array, senseOffset: number, dataOffset: number): number;
+  /** fstat(2) and F_GETFL: `out` becomes the type (S_IFMT), major and minor of the device, O_ACCMODE and O_PATH. */
+  describeFile(fd: number, out: Int32Array): number;
+}
+
+/** Another user, and PID files. */
+export interface PrivilegesAddon {
+  /**
+   * No supplementary groups, and the real, effective and saved ids, for all threads; permitted capabilities stay. -1: as it is.
+   * @param threadList - a directory fd of /proc/self/task
+   */
+  changeUser(threadList: number, uid: number, gid: number): number;
+  /** F_SETLK with a write lock on the whole file. -EAGAIN or -EACCES: another process has it. */
+  lockFile(fd: number): number;
 }

@@ -15,6 +15,8 @@ interface OptionCommon {
   readonly short?: string;
   /** Further long names that mean the same. */
   readonly aliases?: readonly string[];
+  /** The C program does not have it: an abbreviation that could mean one that it has means that one. */
+  readonly isExtension?: boolean;
   /** Heading in the help text. */
   readonly group: string;
   /** One sentence for the help text. */

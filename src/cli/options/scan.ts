@@ -51,7 +51,7 @@ export function scanOptions<Table extends OptionTable>(
     const equals = argument.indexOf('=');
     const given = equals < 0 ? argument.slice(2) : argument.slice(2, equals);
     const inline = equals < 0 ? undefined : argument.slice(equals + 1);
-    const name = resolveLong(longNames, given);
+    const name = resolveLong(table, longNames, given);
     const definition = table[name]!;
     const typed = `--${given}`;
     if (takesValue(definition)) take(name, typed, inline ?? nextArgument(definition, typed));
@@ -138,10 +138,12 @@ function indexShortNames(table: OptionTable): Map<string, string> {
 }
 
 /** An exact name, or a prefix that only one option has (several names of one option count once). */
-function resolveLong(names: ReadonlyMap<string, string>, given: string): string {
+function resolveLong(table: OptionTable, names: ReadonlyMap<string, string>, given: string): string {
   const exact = names.get(given);
   if (exact !== undefined) return exact;
-  const candidates = [...names.keys()].filter((name) => given !== '' && name.startsWith(given));
+  const matching = [...names.keys()].filter((name) => given !== '' && name.startsWith(given));
+  const classic = matching.filter((name) => table[names.get(name)!]!.isExtension !== true);
+  const candidates = classic.length > 0 ? classic : matching;
   const meanings = new Set(candidates.map((name) => names.get(name)!));
   const [only] = meanings;
   if (only === undefined) throw new PasselError('PASSEL_E_OPTION_UNKNOWN', { option: `--${given}` });
