@@ -138,7 +138,7 @@ export function buildPastaConfig(
       : {
           name,
           mac: formatMac(mac),
-          vnetHeader: false,
+          vnetHeader: true,
           network: isConfigured
             ? {
                 mtu: network.stack.advertiseMtu ? network.stack.mtu : 0,
