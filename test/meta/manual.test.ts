@@ -8,6 +8,7 @@ import { DOCTOR_OPTIONS } from '../../src/cli/options/doctor-options.ts';
 import { formatHelp } from '../../src/cli/options/help.ts';
 import { LINKS_OPTIONS } from '../../src/cli/options/links-options.ts';
 import { PASST_OPTIONS } from '../../src/cli/options/passt-options.ts';
+import { PASTA_OPTIONS } from '../../src/cli/options/pasta-options.ts';
 import { QRAP_OPTIONS } from '../../src/cli/options/qrap-options.ts';
 import { RUN_OPTIONS } from '../../src/cli/options/run-options.ts';
 
@@ -48,6 +49,19 @@ describe('passel-passt(1)', () => {
     const page = toPlainText(readFileSync(join(root, 'man/passel-passt.1'), 'utf8'));
     const section = page.slice(page.indexOf('.SH NOT SUPPORTED'), page.indexOf('.SH SIGNALS'));
     for (const [name, row] of Object.entries(PASST_OPTIONS)) {
+      if (row.kind === 'refused') expect(section).toMatch(new RegExp(`--${name}(?![a-z-])`));
+    }
+  });
+});
+
+describe('passel-pasta(1)', () => {
+  it('has a paragraph for every option, with its forms and value, and for nothing else', () => {
+    expect(listOptionTags('passel-pasta.1').sort()).toEqual(listTags(PASTA_OPTIONS).sort());
+  });
+  it('names every option that is refused', () => {
+    const page = toPlainText(readFileSync(join(root, 'man/passel-pasta.1'), 'utf8'));
+    const section = page.slice(page.indexOf('.SH NOT SUPPORTED'), page.indexOf('.SH SIGNALS'));
+    for (const [name, row] of Object.entries(PASTA_OPTIONS)) {
       if (row.kind === 'refused') expect(section).toMatch(new RegExp(`--${name}(?![a-z-])`));
     }
   });
