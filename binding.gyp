@@ -23,7 +23,16 @@
     {
       "target_name": "front",
       "type": "executable",
-      "sources": [ "src/native/front/front.c" ],
+      "sources": [ "src/native/front/front.c", "src/native/front/node.c" ],
+      "cflags_c": [ "-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion" ],
+      "defines": [ "_GNU_SOURCE", "NODE_EXECUTABLE=\"<!(node -p process.execPath || echo /usr/bin/node)\"" ]
+    },
+    {
+      "target_name": "launcher",
+      "type": "executable",
+      "sources": [
+        "src/native/front/launcher.c", "src/native/front/node.c", "src/native/front/plan.c", "src/native/front/ring.c"
+      ],
       "cflags_c": [ "-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion" ],
       "defines": [ "_GNU_SOURCE", "NODE_EXECUTABLE=\"<!(node -p process.execPath || echo /usr/bin/node)\"" ]
     }

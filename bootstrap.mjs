@@ -109,14 +109,14 @@ step(
   'addon',
   'building the C addon',
   ['binding.gyp', 'src/native'],
-  ['build/Release/passel.node', 'build/Release/front', 'build/Release/namespace-agent'],
+  ['passel.node', 'front', 'launcher', 'namespace-agent'].map((name) => `build/Release/${name}`),
   () => buildAddon('building the C addon', root),
 );
 
 step(
   'bundle',
   'bundling the executables',
-  ['src', 'helpers', 'bundle.mjs', 'package-lock.json'],
-  ['dist/helpers/passel.cjs', 'dist/helpers/passel-qrap', 'dist/helpers/passel-pr-helper'],
+  ['src', 'helpers', 'bundle', 'bundle.mjs', 'package-lock.json'],
+  ['passel.cjs', 'passel-qrap', 'passel-pr-helper', 'passel-passt'].map((name) => `dist/helpers/${name}`),
   () => runQuietly('bundling', process.execPath, [join(root, 'bundle.mjs')]),
 );

@@ -1,28 +1,38 @@
 /**
- * Going to the background. Node cannot fork(2) and go on, so the process that was started (the launcher) starts a detached
- * copy of itself (the daemon) and waits: text that the daemon writes to its standard error is passed on, a zero byte means
- * "ready", and the end of the stream without it means that it failed. The launcher exits 0 only after the zero byte, so that
- * its exit tells callers what fork and exit told them in C: the socket listens and the PID file is there.
+ * Going to the background. Node cannot fork(2) and go on, so a launcher starts the serving process (the daemon) as a child in a session
+ * of its own and waits for one byte on a pipe, which means "ready"; the end of the pipe without it means that it failed, and the
+ * daemon has said why on the standard error that they share. The launcher exits 0 only after the byte, so that its exit tells callers
+ * what fork and exit told them in C: the socket listens and the PID file is there.
+ *
+ * The launcher is the executable's front in C (src/native/front/launcher.c), which starts Node only once. This file has the daemon's
+ * part, and a launcher for a bundle that was started without its front, or when the front did not know what the command line means.
  */
 import { type StdioOptions, spawn } from 'node:child_process';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
+import type { Readable } from 'node:stream';
 import { PasselError, reasonOf } from '../base/errors.ts';
 import { loadNative } from '../sys/native.ts';
 import { refuseIoUring } from './io-uring.ts';
-import { writeStderr } from './stderr.ts';
 
-/** Set in the environment of the daemon by its launcher. */
+/** Set in the environment of the daemon by its launcher: the descriptor of its end of the pipe. */
 const DAEMON_MARK = 'PASSEL_DAEMON';
 const READY_BYTE = 0;
 const STDERR_FD = 2;
 const FIRST_OTHER_FD = 3;
 
-/** Whether this process was started by {@link launchDaemon}. Forgets it, so that processes started from here are not marked. */
+let readyFd: number | undefined;
+
+/**
+ * Whether this process was started by a launcher. Takes note of its pipe and forgets the mark, so that processes started from here
+ * have neither.
+ */
 export function takeDaemonMark(): boolean {
-  const marked = process.env[DAEMON_MARK] === '1';
+  const mark = process.env[DAEMON_MARK];
   delete process.env[DAEMON_MARK];
-  return marked;
+  if (mark === undefined || !/^\d+$/.test(mark)) return false;
+  readyFd = Number(mark);
+  return true;
 }
 
 /**
@@ -33,11 +43,11 @@ export function takeDaemonMark(): boolean {
  * @throws PasselError PASSEL_E_DAEMON, PASSEL_E_ADDON
  */
 export function launchDaemon(keepFd: number | undefined, confined: boolean): Promise<number> {
-  const stdio: Array<'ignore' | 'pipe' | number> = ['ignore', 'ignore', 'pipe'];
-  if (keepFd !== undefined) {
-    while (stdio.length <= keepFd) stdio.push('ignore');
-    stdio[keepFd] = keepFd;
-  }
+  const pipeFd = keepFd === FIRST_OTHER_FD ? FIRST_OTHER_FD + 1 : FIRST_OTHER_FD;
+  const stdio: Array<'ignore' | 'inherit' | 'pipe' | number> = ['ignore', 'ignore', 'inherit'];
+  while (stdio.length <= Math.max(pipeFd, keepFd ?? 0)) stdio.push('ignore');
+  stdio[pipeFd] = 'pipe';
+  if (keepFd !== undefined) stdio[keepFd] = keepFd;
   // Node hides its own descriptors from children, but not inherited ones with high numbers: a daemon that kept one would hold
   // open what its starter waits to see closed.
   loadNative().closeOnExecFrom(FIRST_OTHER_FD);
@@ -46,36 +56,30 @@ export function launchDaemon(keepFd: number | undefined, confined: boolean): Pro
   const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     detached: true,
     stdio: stdio as StdioOptions,
-    env: { ...process.env, [DAEMON_MARK]: '1' },
+    env: { ...process.env, [DAEMON_MARK]: String(pipeFd) },
   });
   return new Promise((resolve, reject) => {
-    let ready = false;
+    const readiness = child.stdio[pipeFd] as Readable;
+    let endedBy = 0;
     // Whoever ends the launcher before the daemon is ready wants neither of them.
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGHUP'] as const) {
       process.once(signal, () => {
+        endedBy = 128 + constants.signals[signal];
         child.kill('SIGTERM');
-        resolve(128 + constants.signals[signal]);
       });
     }
-    child.stderr!.on('data', (bytes: Buffer) => {
-      const end = bytes.indexOf(READY_BYTE);
-      if (end !== 0) writeStderr(bytes.toString('utf8', 0, end < 0 ? bytes.length : end));
-      if (end < 0) return;
-      ready = true;
+    readiness.once('data', () => {
       child.unref();
-      resolve(0);
+      resolve(endedBy);
     });
-    child.once('error', (error) =>
-      reject(new PasselError('PASSEL_E_DAEMON', { reason: reasonOf(error) }, { cause: error })),
-    );
-    // 'close' comes after the last of its output was read.
+    const fail = (reason: string, cause?: unknown): void =>
+      reject(new PasselError('PASSEL_E_DAEMON', { reason }, { cause }));
+    child.once('error', (error) => fail(reasonOf(error), error));
+    // 'close' comes after the last byte was read.
     child.once('close', (code, signal) => {
-      if (ready) return;
-      if (code !== null && code !== 0) resolve(code);
-      else
-        reject(
-          new PasselError('PASSEL_E_DAEMON', { reason: signal === null ? 'it exited early' : `killed by ${signal}` }),
-        );
+      if (endedBy !== 0) resolve(endedBy);
+      else if (code !== null && code !== 0) resolve(code);
+      else fail(signal === null ? 'it exited early' : `killed by ${signal}`);
     });
   });
 }
@@ -95,15 +99,18 @@ export function prepareReadiness(): Readiness {
   process.chdir('/');
   return {
     report() {
+      // Whoever waits for the end of the launcher's standard error gets it with the launcher's own end. Later output goes nowhere.
+      loadNative().duplicateTo(nullFd, STDERR_FD);
+      closeSync(nullFd);
+      if (readyFd === undefined) return true;
       let heard = true;
       try {
-        writeSync(STDERR_FD, Uint8Array.of(READY_BYTE));
+        writeSync(readyFd, Uint8Array.of(READY_BYTE));
       } catch {
         heard = false;
       }
-      // Later output of Node itself must go nowhere.
-      loadNative().duplicateTo(nullFd, STDERR_FD);
-      closeSync(nullFd);
+      closeSync(readyFd);
+      readyFd = undefined;
       return heard;
     },
   };

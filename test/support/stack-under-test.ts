@@ -19,7 +19,7 @@ export interface StackCommand {
 export function stackCommand(name: string = process.env['PASSEL_STACK'] ?? 'ours'): StackCommand {
   switch (name) {
     case 'ours':
-      return { name, command: process.execPath, args: [join(PROJECT_ROOT, 'dist/helpers/passel-passt.cjs')] };
+      return { name, command: join(PROJECT_ROOT, 'dist/helpers/passel-passt'), args: [] };
     case 'debian':
       return { name, command: process.env['PASSEL_DEBIAN_PASST'] ?? 'passt', args: [] };
     default:

@@ -3,15 +3,13 @@
  *
  * Before the first line of JavaScript runs, Node has set all signals to their default action, emptied the signal mask, raised the
  * limit of open files and marked inherited descriptors close-on-exec; none of it can be found out afterwards. So this program
- * starts first, writes down how things are, and becomes Node with the bundle that lies beside it (FRONT.cjs). Nothing else is
- * done here.
+ * starts first, writes down how things are, and becomes Node. Nothing else is done here.
  *
  * The note is one environment variable: PID IGNORED BLOCKED LIMIT FDS, where IGNORED and BLOCKED are masks in hexadecimal (bit 0
  * is signal 1), LIMIT is the soft RLIMIT_NOFILE, or - if there is none, and FDS are ranges of open descriptors, or - if they are
  * not known. The PID tells a note for this process from one that leaked into a child's environment.
  */
 #include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
@@ -21,6 +19,8 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+
+#include "node.h"
 
 enum { NOTE_BYTES_MAX = 96 * 1024, SIGNAL_MAX = 64 };
 
@@ -103,20 +103,8 @@ static void write_note(void) {
 }
 
 int main(int argc, char **argv) {
-  char own[PATH_MAX];
-  static char script[PATH_MAX + 8];
-  ssize_t length = readlink("/proc/self/exe", own, sizeof own - 1);
-  if (length < 0) {
-    fprintf(stderr, "%s: cannot find its own folder: /proc/self/exe: %s\n", argv[0], strerror(errno));
-    return 1;
-  }
-  own[length] = '\0';
-  snprintf(script, sizeof script, "%s.cjs", own);
-  char **words = calloc((size_t)argc + 2, sizeof *words);
-  if (words == NULL) return 1;
-  words[0] = "node";
-  words[1] = script;
-  for (int i = 1; i < argc; i++) words[i + 1] = argv[i];
+  char own[OWN_PATH_BYTES];
+  if (find_own_path(argv[0], own) != 0) return 1;
   write_note();
   /* A signal that is blocked and pending would end Node when it empties the mask; ignored until it is the program's, at worst it is
    * lost. */
@@ -126,9 +114,5 @@ int main(int argc, char **argv) {
       if (sigismember(&pending, number) == 1) signal(number, SIG_IGN);
     }
   }
-  /* The Node that the package was built with; it may have been replaced since, and callers may have a PATH without it. */
-  execv(NODE_EXECUTABLE, words);
-  execvp("node", words);
-  fprintf(stderr, "%s: cannot start Node ('%s', or 'node' in PATH): %s\n", argv[0], NODE_EXECUTABLE, strerror(errno));
-  return 1;
+  return become_node(own, argc, argv);
 }

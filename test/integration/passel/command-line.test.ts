@@ -17,7 +17,10 @@ import { join, resolve } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 const root = resolve(import.meta.dirname, '../../..');
-const executable = (name: string): string => join(root, 'dist/helpers', `${name}.cjs`);
+/** The executable itself, and the bundle that it starts: both are ways to start it. */
+const FRONT = [join(root, 'dist/helpers/passel-passt')];
+const BUNDLE = [process.execPath, join(root, 'dist/helpers/passel-passt.cjs')];
+const PASSEL = [process.execPath, join(root, 'dist/helpers/passel.cjs')];
 
 let folder: string;
 /** Daemons that a test started, ended after it whatever happened. */
@@ -38,8 +41,9 @@ interface Ended {
   readonly stderr: string;
 }
 
-async function run(name: string, args: readonly string[], options: SpawnOptions = {}): Promise<Ended> {
-  const child = spawn(process.execPath, [executable(name), ...args], { stdio: ['ignore', 'pipe', 'pipe'], ...options });
+async function run(line: readonly string[], args: readonly string[], options: SpawnOptions = {}): Promise<Ended> {
+  const [command = '', ...rest] = line;
+  const child = spawn(command, [...rest, ...args], { stdio: ['ignore', 'pipe', 'pipe'], ...options });
   let stdout = '';
   let stderr = '';
   child.stdout?.on('data', (chunk: Buffer) => {
@@ -51,7 +55,7 @@ async function run(name: string, args: readonly string[], options: SpawnOptions 
   const [status] = (await once(child, 'close')) as [number | null];
   return { status, stdout, stderr };
 }
-const passt = (...args: string[]): Promise<Ended> => run('passel-passt', args);
+const passt = (...args: string[]): Promise<Ended> => run(FRONT, args);
 
 function isRunning(pid: number): boolean {
   try {
@@ -74,7 +78,12 @@ function readPid(path: string): number {
   return pid;
 }
 
-describe('passel-passt in the background', () => {
+describe.each([
+  ['the executable', FRONT],
+  ['its bundle', BUNDLE],
+])('passel-passt in the background, started by %s', (_, line) => {
+  const passt = (...args: string[]): Promise<Ended> => run(line, args);
+
   it('is ready when its launcher exits: the socket accepts, the PID file names the serving process', async () => {
     const [socket, pidFile] = [join(folder, 's'), join(folder, 'pid')];
     const { status, stdout } = await passt('--quiet', '--one-off', '--socket', socket, '--pid', pidFile);
@@ -110,8 +119,8 @@ describe('passel-passt in the background', () => {
     // the command is the launcher, which ends when the daemon is ready.
     for (const fd of [3, 9]) {
       const pidFile = join(folder, `pid${fd}`);
-      const line = `exec ${process.execPath} ${executable('passel-passt')} -q --fd ${fd} --pid ${pidFile} ${fd}<&3`;
-      expect(await run('passel', ['run', '-q', '--', 'bash', '-c', line])).toEqual({
+      const command = `exec ${line.join(' ')} -q --fd ${fd} --pid ${pidFile} ${fd}<&3`;
+      expect(await run(PASSEL, ['run', '-q', '--', 'bash', '-c', command])).toEqual({
         status: 0,
         stdout: '',
         stderr: '',
@@ -128,7 +137,12 @@ describe('passel-passt in the background', () => {
   });
 });
 
-describe('passel-passt that cannot start', () => {
+describe.each([
+  ['the executable', FRONT],
+  ['its bundle', BUNDLE],
+])('passel-passt that cannot start, by %s', (_, line) => {
+  const passt = (...args: string[]): Promise<Ended> => run(line, args);
+
   const cases: [args: string[], message: RegExp][] = [
     [['--bogus'], /^passel-passt: unknown option '--bogus'\n$/],
     [['-t'], /^passel-passt: option '-t' needs a value: SPEC\n$/],
@@ -193,15 +207,14 @@ describe('passel-passt in the foreground', () => {
   it('takes over a stale socket, and ends with status 0 and without socket on SIGTERM', async () => {
     // As a user who may not remove files of root, a daemon started by root leaves its socket; this one stays who it is.
     const socket = join(folder, 's');
-    const first = spawn(process.execPath, [executable('passel-passt'), '-f', '-q', '-s', socket]);
+    const first = spawn(FRONT[0]!, ['-f', '-q', '-s', socket]);
     await waitForPath(socket);
     first.kill('SIGKILL');
     await once(first, 'exit');
     expect(existsSync(socket)).toBe(true);
 
     const log = join(folder, 'log');
-    const second = spawn(process.execPath, [
-      executable('passel-passt'),
+    const second = spawn(FRONT[0]!, [
       ...['-f', '-s', socket, '--runas', String(process.getuid?.()), '-l', log, '-P', join(folder, 'pid')],
     ]);
     await waitForPath(join(folder, 'pid'), (text) => text.endsWith('\n'));
@@ -228,9 +241,9 @@ describe('questions that only want an answer', () => {
     expect(await passt('--version')).toMatchObject({ status: 0, stdout: 'passel-passt 0.1.0\n' });
     expect(JSON.parse((await passt('--print-capabilities')).stdout)).toEqual({ type: 'net' });
     expect((await passt('--help')).stdout).toMatch(/^Usage: passel-passt \[OPTION\]/);
-    expect((await run('passel', ['--version'])).stdout).toBe('passel 0.1.0\n');
-    expect((await run('passel', [])).stdout).toMatch(/passel demo/);
-    expect((await run('passel', ['run', '--help'])).stdout).toMatch(/^Usage: passel run \[OPTION\]/);
+    expect((await run(PASSEL, ['--version'])).stdout).toBe('passel 0.1.0\n');
+    expect((await run(PASSEL, [])).stdout).toMatch(/passel demo/);
+    expect((await run(PASSEL, ['run', '--help'])).stdout).toMatch(/^Usage: passel run \[OPTION\]/);
   });
 });
 
@@ -243,16 +256,16 @@ describe('passel', () => {
     ],
     [['run', '--', 'qemu-system-x86_64', '-daemonize'], 'passel: -daemonize and passel run exclude each other\n'],
   ])('%j is refused', async (args, message) => {
-    expect(await run('passel', args)).toEqual({ status: 1, stdout: '', stderr: message });
+    expect(await run(PASSEL, args)).toEqual({ status: 1, stdout: '', stderr: message });
   });
   it('run says that a command cannot be executed', async () => {
     writeFileSync(join(folder, 'text'), 'no program');
-    expect((await run('passel', ['run', '--', join(folder, 'text')])).status).toBe(126);
+    expect((await run(PASSEL, ['run', '--', join(folder, 'text')])).status).toBe(126);
   });
   it('run adds the card that was asked for', async () => {
     const fake = join(folder, 'qemu-system-x86_64');
     symlinkSync('/bin/echo', fake);
-    const { stdout } = await run('passel', ['run', '--nic', 'e1000', '--', fake, '-m', '1G']);
+    const { stdout } = await run(PASSEL, ['run', '--nic', 'e1000', '--', fake, '-m', '1G']);
     expect(stdout).toBe(
       '-m 1G -netdev stream,id=passel0,server=off,addr.type=fd,addr.str=3 -device e1000,netdev=passel0\n',
     );
