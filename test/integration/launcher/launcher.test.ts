@@ -8,11 +8,11 @@ import { copyFileSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { chooseTarget } from '../../../src/cli/pasta-config.ts';
 import { formatFrontTable } from '../../../src/cli/options/front-table.ts';
 import { PASST_OPTIONS } from '../../../src/cli/options/passt-options.ts';
 import { PASTA_OPTIONS } from '../../../src/cli/options/pasta-options.ts';
 import { scanOptions } from '../../../src/cli/options/scan.ts';
+import { chooseTarget } from '../../../src/cli/pasta-config.ts';
 import { PROJECT_ROOT } from '../../support/native-tools.ts';
 import { waitUntil } from '../../support/netns/namespace.ts';
 
@@ -146,7 +146,11 @@ describe('the front of passel-pasta', () => {
     ...[[], ['-q'], ['command'], ['-q', 'command', '--netns', 'x'], ['--config-net', 'sh', '-c', 'true'], ['-f']],
     ...[['1234'], ['-q', '1234'], ['1234', '5'], ['12x'], ['-I', '12', 'x'], ['-I', 'x', '12'], ['-f', '12']],
     ...[['--netns=x'], ['--netns', '/run/x'], ['--netns', 'x', '-f'], ['-fq', '--netns', 'x'], ['--', '12']],
-    ...[['--config-net', '-t', 'none', '--netns', 'x'], ['-t', '12', '-T', 'none'], ['-P', 'p', '-t', 'none', '12']],
+    ...[
+      ['--config-net', '-t', 'none', '--netns', 'x'],
+      ['-t', '12', '-T', 'none'],
+      ['-P', 'p', '-t', 'none', '12'],
+    ],
   ];
   it('knows as well as the program does what stays in the foreground', async () => {
     for (const line of lines) {
