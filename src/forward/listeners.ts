@@ -8,6 +8,8 @@
  * taken or not permitted is left out, and only a rule of which nothing could be bound is an error.
  *
  * Rules come and go while the data path works, each by its number. Connections that came by a rule which is removed go on.
+ *
+ * A rule that follows the other side (`auto`) opens nothing by itself: {@link ForwardListeners.follow} is told which of its ports to have.
  */
 import { getSystemErrorMap } from 'node:util';
 import { PasselError } from '../base/errors.ts';
@@ -19,6 +21,8 @@ import {
   ENDPOINT_BYTES,
   ENDPOINT_PORT,
   EVENT_IN,
+  KIND_NAMESPACE_TCP_LISTENER,
+  KIND_NAMESPACE_UDP_LISTENER,
   KIND_TCP_LISTENER,
   KIND_UDP_LISTENER,
   SOCKET_DGRAM,
@@ -29,6 +33,7 @@ import type { ForwardProto, PortForwardRule } from './port-spec.ts';
 // Socket options by their Linux numbers (socket(7), ip(7), ipv6(7)).
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
+const SO_RCVBUF = 8;
 const SO_BINDTODEVICE = 25;
 const SOL_IP = 0;
 const IP_PKTINFO = 8;
@@ -37,6 +42,9 @@ const SOL_IPV6 = 41;
 const IPV6_V6ONLY = 26;
 const IPV6_RECVPKTINFO = 49;
 const IPV6_FREEBIND = 78;
+
+/** The kernel limits this (net.core.rmem_max). */
+const UDP_BUFFER_BYTES = 4 * 1024 * 1024;
 
 const ENFILE = 23;
 const EMFILE = 24;
@@ -58,6 +66,11 @@ export interface ListenerOptions {
   readonly ipv6: boolean;
   /** `--freebind`: addresses that the host does not have (yet) may be bound. */
   readonly freebind: boolean;
+  /**
+   * The listeners are the guest namespace's (`-T`, `-U`): `sockets` makes them there, a rule without an address means both loopback
+   * addresses instead of all, and their events have kinds of their own.
+   */
+  readonly namespace?: boolean;
 }
 
 /** A rule at work. */
@@ -65,7 +78,7 @@ export interface OpenForward {
   /** Counts up from 1 and is never given twice. */
   readonly id: number;
   readonly rule: PortForwardRule;
-  /** Sockets of the rule, at least 1. */
+  /** Sockets of the rule, at least 1 unless it follows the other side. */
   readonly sockets: number;
 }
 
@@ -73,6 +86,8 @@ export interface OpenForward {
 export interface ForwardListeners extends ForwardLookup {
   /** Number of sockets open. */
   readonly count: number;
+  /** Counts sockets opened and closed: as long as it stays, so do they. */
+  readonly version: number;
   /** The rule that a listener belongs to. */
   ruleOf(index: number): PortForwardRule | undefined;
   /** The host's port of a listener; 0: there is no such listener. */
@@ -96,6 +111,20 @@ export interface ForwardListeners extends ForwardLookup {
    * @returns false when there is no such rule
    */
   remove(id: number, onClose: (index: number, proto: ForwardProto) => void): boolean;
+  /**
+   * Makes the open ports of a rule that follows the other side those of `wanted`; a port that cannot be bound is left out and tried again
+   * the next time.
+   * @param wanted - whether a host port of the rule is to be open
+   * @param onClose - called with each index while its socket is still open
+   * @returns the ports that were opened or closed, and those that could not be opened
+   */
+  follow(
+    id: number,
+    wanted: (port: number) => boolean,
+    onClose: (index: number) => void,
+  ): { changed: number; failed: number };
+  /** Whether one of the listeners holds this port. */
+  holdsPort(proto: ForwardProto, port: number): boolean;
   closeAll(): void;
 }
 
@@ -115,6 +144,19 @@ interface ForwardEntry extends OpenForward {
   readonly indices: number[];
 }
 
+/** Ports of a kind with the number of listeners that hold each. */
+class PortCounts {
+  private readonly counts = { tcp: new Uint16Array(65_536), udp: new Uint16Array(65_536) };
+
+  add(proto: ForwardProto, port: number, change: 1 | -1): void {
+    this.counts[proto][port]! += change;
+  }
+
+  has(proto: ForwardProto, port: number): boolean {
+    return this.counts[proto][port] !== 0;
+  }
+}
+
 /**
  * Opens all listeners of `rules`, in order.
  * @throws PasselError PASSEL_E_PORT_BIND; everything opened before is closed then
@@ -127,34 +169,46 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
   const udpIndices = new Map<number, number>();
   let lastId = 0;
   let count = 0;
+  let version = 0;
   let closed = false;
+  let watching = false;
+  const held = new PortCounts();
 
-  const put = (listener: Listener): void => {
+  const put = (listener: Listener): number => {
     const index = free.pop() ?? listeners.length;
     listeners[index] = listener;
     listener.forward.indices.push(index);
     listener.forward.sockets++;
     count++;
+    version++;
+    held.add(listener.forward.rule.proto, listener.port, 1);
     if (listener.forward.rule.proto === 'udp') udpIndices.set(listener.port, index);
+    return index;
   };
   const close = (index: number): void => {
     const listener = listeners[index];
     if (listener === undefined) return;
     sockets.close(listener.fd);
     listeners[index] = undefined;
+    held.add(listener.forward.rule.proto, listener.port, -1);
     count--;
+    version++;
   };
   const watch = (index: number): void => {
     const listener = listeners[index];
     if (listener === undefined) return;
-    const kind = listener.forward.rule.proto === 'tcp' ? KIND_TCP_LISTENER : KIND_UDP_LISTENER;
-    sockets.watch(listener.fd, EVENT_IN, kind, index);
+    const isTcp = listener.forward.rule.proto === 'tcp';
+    const ofHost = isTcp ? KIND_TCP_LISTENER : KIND_UDP_LISTENER;
+    const ofNamespace = isTcp ? KIND_NAMESPACE_TCP_LISTENER : KIND_NAMESPACE_UDP_LISTENER;
+    sockets.watch(listener.fd, EVENT_IN, options.namespace === true ? ofNamespace : ofHost, index);
   };
   const drop = (forward: ForwardEntry): void => {
     forwards.delete(forward.id);
     for (const index of forward.indices) close(index);
     free.push(...forward.indices.splice(0).reverse());
-    if (forward.rule.proto !== 'udp') return;
+    if (forward.rule.proto === 'udp') indexUdpPorts();
+  };
+  const indexUdpPorts = (): void => {
     udpIndices.clear();
     for (const [index, listener] of listeners.entries()) {
       if (listener?.forward.rule.proto === 'udp') udpIndices.set(listener.port, index);
@@ -169,25 +223,25 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
       for (const rule of added) {
         const forward: ForwardEntry = { id: ++lastId, rule, sockets: 0, indices: [] };
         opened.push(forward);
-        const guestAddress = rule.targetAddress === undefined ? undefined : parseIp(rule.targetAddress);
+        // Its ports come and go with those of the other side.
+        if (rule.scan) continue;
         let firstProblem: { endpoint: string; errno: number } | undefined;
         for (let port = rule.first; port <= rule.last; port++) {
-          const guestPort = rule.targetFirst + (port - rule.first);
-          const target: ForwardTarget = guestAddress === undefined ? { guestPort } : { guestPort, guestAddress };
           const bound = openPort(rule, port, options);
-          for (const fd of bound.fds) put({ fd, forward, port, target });
+          for (const fd of bound.fds) put({ fd, forward, port, target: targetFor(rule, port) });
           if (bound.errno !== 0) {
             firstProblem ??= { endpoint: describeEndpoint(rule, port), errno: bound.errno };
             // Connections need descriptors too: a sweeping rule must not take the last while the stack works.
             const isOutOfFds = bound.errno === EMFILE || bound.errno === ENFILE;
-            if (!rule.weak || (isOutOfFds && atRunTime)) throw bindError(rule, firstProblem.endpoint, bound.errno);
+            if (!rule.weak || (isOutOfFds && atRunTime))
+              throw bindError(rule, firstProblem.endpoint, bound.errno, options);
           }
           if (++ports % PORTS_PER_STEP !== 0) continue;
           yield;
           if (closed) throw new PasselError('PASSEL_E_INTERNAL', { reason: 'the stack ended meanwhile' });
         }
         if (forward.sockets === 0 && firstProblem !== undefined) {
-          throw bindError(rule, firstProblem.endpoint, firstProblem.errno);
+          throw bindError(rule, firstProblem.endpoint, firstProblem.errno, options);
         }
         if (firstProblem !== undefined) {
           const left = rule.last - rule.first + 1 - forward.sockets;
@@ -209,6 +263,9 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
     get count() {
       return count;
     },
+    get version() {
+      return version;
+    },
     targetOf: (index) => listeners[index]?.target,
     fdOf: (index) => listeners[index]?.fd ?? -1,
     udpListenerAt: (port) => udpIndices.get(port) ?? -1,
@@ -216,6 +273,7 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
     portOf: (index) => listeners[index]?.port ?? 0,
     idOf: (index) => listeners[index]?.forward.id ?? 0,
     watchAll() {
+      watching = true;
       for (let index = 0; index < listeners.length; index++) watch(index);
     },
     list: () => [...forwards.values()],
@@ -238,6 +296,43 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
       drop(forward);
       return true;
     },
+    follow(id, wanted, onClose) {
+      const forward = forwards.get(id);
+      let changed = 0;
+      let failed = 0;
+      if (forward === undefined || !forward.rule.scan) return { changed, failed };
+      const { rule, indices } = forward;
+      const open = new Set<number>();
+      for (const index of [...indices]) {
+        const { port } = listeners[index]!;
+        if (wanted(port)) {
+          open.add(port);
+          continue;
+        }
+        onClose(index);
+        close(index);
+        indices.splice(indices.indexOf(index), 1);
+        free.push(index);
+        forward.sockets--;
+        changed++;
+      }
+      if (changed > 0 && rule.proto === 'udp') indexUdpPorts();
+      for (let port = rule.first; port <= rule.last; port++) {
+        if (open.has(port) || !wanted(port)) continue;
+        const bound = openPort(rule, port, options);
+        if (bound.errno !== 0) {
+          failed++;
+          continue;
+        }
+        for (const fd of bound.fds) {
+          const index = put({ fd, forward, port, target: targetFor(rule, port) });
+          if (watching) watch(index);
+        }
+        changed++;
+      }
+      return { changed, failed };
+    },
+    holdsPort: (proto, port) => held.has(proto, port),
     closeAll() {
       closed = true;
       for (let index = 0; index < listeners.length; index++) close(index);
@@ -245,6 +340,13 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
       udpIndices.clear();
     },
   };
+}
+
+/** Where a host port of a rule leads. */
+function targetFor(rule: PortForwardRule, port: number): ForwardTarget {
+  const guestPort = rule.targetFirst + (port - rule.first);
+  const guestAddress = rule.targetAddress === undefined ? undefined : parseIp(rule.targetAddress);
+  return guestAddress === undefined ? { guestPort } : { guestPort, guestAddress };
 }
 
 interface OpenResult {
@@ -259,14 +361,36 @@ function openPort(rule: PortForwardRule, port: number, options: ListenerOptions)
     return openSocket(rule, isMappedIpv4(address) ? 4 : 6, address, port, false, options);
   }
   const { ipv4, ipv6 } = options;
+  if (options.namespace === true) return openLoopback(rule, port, options);
   if (ipv4 && ipv6) {
     const both = openSocket(rule, 6, undefined, port, true, options);
     // A host without IPv6 (EAFNOSUPPORT, EADDRNOTAVAIL with disable_ipv6) still serves the other family.
-    if (both.errno !== 97 && both.errno !== 99) return both;
+    if (both.errno !== EAFNOSUPPORT && both.errno !== EADDRNOTAVAIL) return both;
     return openSocket(rule, 4, undefined, port, false, options);
   }
   return openSocket(rule, ipv6 ? 6 : 4, undefined, port, false, options);
 }
+
+const EAFNOSUPPORT = 97;
+const EADDRNOTAVAIL = 99;
+const LOOPBACK_V4 = Uint32Array.of(0, 0, 0xffff, 0x7f000001);
+const LOOPBACK_V6 = Uint32Array.of(0, 0, 0, 1);
+
+/** 127.0.0.1 and ::1, or the one of them that there is. */
+function openLoopback(rule: PortForwardRule, port: number, options: ListenerOptions): OpenResult {
+  const first = options.ipv4 ? openSocket(rule, 4, LOOPBACK_V4, port, false, options) : NOTHING;
+  if (!options.ipv6 || first.errno !== 0) return first;
+  const second = openSocket(rule, 6, LOOPBACK_V6, port, false, options);
+  const isWithoutFamily = second.errno === EAFNOSUPPORT || second.errno === EADDRNOTAVAIL;
+  if (second.errno === 0 || (options.ipv4 && isWithoutFamily)) {
+    return { fds: [...first.fds, ...second.fds], errno: 0 };
+  }
+  // One family only would be half a forward: clients try ::1 or 127.0.0.1 first as they like.
+  for (const fd of first.fds) options.sockets.close(fd);
+  return second;
+}
+
+const NOTHING: OpenResult = { fds: [], errno: 0 };
 
 /** One socket, bound and (TCP) listening; `address` undefined: all addresses of the family. */
 function openSocket(
@@ -304,6 +428,8 @@ function openSocket(
     // otherwise share a port with another program unnoticed.
     status = sockets.setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (status < 0) return status;
+    // Room for bursts; the stack sees to that of the host's listeners.
+    if (options.namespace === true) sockets.setOption(fd, SOL_SOCKET, SO_RCVBUF, UDP_BUFFER_BYTES);
     // The address a datagram came to is the one its reply must come from.
     return family === 6
       ? sockets.setOption(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1)
@@ -337,9 +463,9 @@ function describeEndpoint(rule: PortForwardRule, port: number): string {
   return `${shown}${device}:${port}/${rule.proto}`;
 }
 
-function bindError(rule: PortForwardRule, endpoint: string, errno: number): PasselError {
+function bindError(rule: PortForwardRule, endpoint: string, errno: number, options: ListenerOptions): PasselError {
   const [name, text] = getSystemErrorMap().get(-errno) ?? [`errno ${errno}`, ''];
-  const option = rule.proto === 'tcp' ? '--tcp-ports' : '--udp-ports';
+  const option = `--${rule.proto}-${options.namespace === true ? 'ns' : 'ports'}`;
   const reason = text === '' ? name : `${name}: ${text}`;
   const hint =
     name === 'EACCES' ? 'ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE' : undefined;

@@ -7,6 +7,8 @@ import type { Logger } from '../../base/logger.ts';
 import type { HostSockets, LoopbackBypass } from '../../stack/ports.ts';
 import type { ForwardListeners } from '../listeners.ts';
 import type { PortForwardRule } from '../port-spec.ts';
+import type { TcpSplice } from './tcp.ts';
+import type { UdpSplice } from './udp.ts';
 
 /**
  * Sockets that belong to the guest's network namespace. A socket stays in the namespace that it was made in, so everything but
@@ -101,14 +103,14 @@ export interface SpliceForward {
   readonly bypass: LoopbackBypass;
   /** The namespace's listeners (`-T`, `-U`). */
   readonly listeners: ForwardListeners;
-  /** Sets the handlers of the KIND_SPLICE_… and KIND_NAMESPACE_… events. */
-  install(handlers: ((index: number, events: number) => void)[]): void;
+  /** Sets the handlers of the KIND_SPLICE_… and KIND_NAMESPACE_… events and watches the namespace's listeners. */
+  install(handlers: (((index: number, events: number) => void) | undefined)[]): void;
   /** Call at the end of each turn. */
   endTurn(): void;
   /** A listener of the host (`ofNamespace` false) or of the namespace is about to be closed: its UDP flows end. */
   onListenerClosed(index: number, ofNamespace: boolean): void;
-  /** Live flows: TCP connections and UDP flows. */
-  readonly tcpCount: number;
-  readonly udpCount: number;
+  /** The flows, for people: counters, `describe`. */
+  readonly tcp: TcpSplice;
+  readonly udp: UdpSplice;
   close(): void;
 }
