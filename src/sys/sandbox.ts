@@ -9,7 +9,7 @@ import { closeSync, constants, fstat, mkdtempSync, openSync, readFileSync, rmdir
 import { basename, dirname, join } from 'node:path';
 import { checkStatus, createSystemError } from './errors.ts';
 import type { NativeAddon } from './native-addon.ts';
-import { type AddressRange, buildFilter, type RemovableFile } from './seccomp-filter.ts';
+import { type AddressRange, buildFilter, type DeviceWork, type RemovableFile } from './seccomp-filter.ts';
 import { findArchitecture } from './syscalls.ts';
 
 /** Numbers of capabilities(7). */
@@ -168,6 +168,7 @@ export interface FilterRequest {
   readonly mayListen: boolean;
   /** Allow pipe2(2) and splice(2). */
   readonly maySplice?: boolean;
+  readonly devices?: DeviceWork;
 }
 
 /**

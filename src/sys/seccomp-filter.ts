@@ -45,6 +45,17 @@ export interface FilterOptions {
   readonly mayListen: boolean;
   /** Allow pipes between sockets: pipe2(2), splice(2). */
   readonly maySplice?: boolean;
+  /** A process that sends commands to devices and has no network: see {@link DeviceWork}. */
+  readonly devices?: DeviceWork;
+}
+
+/**
+ * What a process may do that works on devices: SG_IO, threads to wait for them, looking at files. It may make no sockets and connect
+ * none.
+ */
+export interface DeviceWork {
+  /** Files that exist may be opened for reading and writing at once, as device nodes are; otherwise only for reading. */
+  readonly mayOpenForWriting: boolean;
 }
 
 /** Allowed whatever their arguments. Each acts on descriptors that are open, on own memory or on nothing but this process. */
@@ -117,6 +128,24 @@ const PIPE_COMMANDS = [1031, 1032];
 /** FIONBIO, FIONREAD, FIOCLEX, FIONCLEX; TCGETS and TCSETS: Node restores a terminal when it ends. */
 const DEVICE_COMMANDS = [0x5421, 0x541b, 0x5451, 0x5450, 0x5401, 0x5402];
 
+/** Of the calls that are allowed, those that a process without a network has no use for. */
+const NETWORK_ONLY: ReadonlySet<SyscallName> = new Set(['connect', 'bind', 'recvmmsg', 'sendmmsg']);
+
+/** Of a process that works on devices. Threads register themselves by the two calls in front. */
+const DEVICE_CALLS: readonly SyscallName[] = [
+  ...(['set_robust_list', 'rseq', 'epoll_create1'] as const),
+  ...(['statx', 'newfstatat', 'getdents64', 'readlinkat'] as const),
+];
+
+/** SG_IO of linux/scsi/sg.h. */
+const SG_IO = 0x2285;
+
+const CLONE_THREAD = 0x1_0000;
+const O_WRONLY = 0o1;
+const O_RDWR = 0o2;
+/** O_CREAT, O_TRUNC, __O_TMPFILE. */
+const O_MAKING = 0o100 | 0o1000 | 0o20000000;
+
 const PROT_EXEC = 4;
 const MAP_FIXED = 0x10;
 const STDERR_FD = 2;
@@ -165,9 +194,10 @@ export function buildFilter(options: FilterOptions): Uint8Array {
     });
 
   rule('setsockopt', (allow, deny) => checkOption(program, allow, deny));
-  rule('socket', (allow, deny) => checkSocket(program, allow, deny));
+  const { devices } = options;
+  if (devices === undefined) rule('socket', (allow, deny) => checkSocket(program, allow, deny));
   oneOf('fcntl', 1, options.maySplice ? [...DESCRIPTOR_COMMANDS, ...PIPE_COMMANDS] : DESCRIPTOR_COMMANDS);
-  oneOf('ioctl', 1, DEVICE_COMMANDS);
+  oneOf('ioctl', 1, devices === undefined ? DEVICE_COMMANDS : [SG_IO, ...DEVICE_COMMANDS]);
   rule('mmap', (allow, deny) => {
     program.load(lowHalf(2));
     program.jump('anyBit', PROT_EXEC, deny);
@@ -187,7 +217,20 @@ export function buildFilter(options: FilterOptions): Uint8Array {
       if (codeRange !== undefined) checkInside(program, codeRange, allow, deny);
     });
   }
-  for (const name of ALLOWED) answer(name, FILTER_ALLOW);
+  if (devices !== undefined) {
+    rule('clone', (allow, deny) => {
+      program.load(lowHalf(0));
+      program.jump('anyBit', CLONE_THREAD, allow, deny);
+    });
+    rule('openat', (allow, deny) => {
+      program.load(lowHalf(2));
+      program.jump('anyBit', O_WRONLY | O_MAKING | (devices.mayOpenForWriting ? 0 : O_RDWR), deny, allow);
+    });
+    for (const name of DEVICE_CALLS) answer(name, FILTER_ALLOW);
+  }
+  for (const name of ALLOWED) {
+    if (devices === undefined || !NETWORK_ONLY.has(name)) answer(name, FILTER_ALLOW);
+  }
   for (const [name, errno] of ANSWERED) answer(name, FILTER_ERRNO | errno);
   if (options.mayListen) answer('listen', FILTER_ALLOW);
   if (options.maySplice) for (const name of ['splice', 'pipe2'] as const) answer(name, FILTER_ALLOW);

@@ -9,14 +9,17 @@ import { createPrHelperServer, type PrHelperServer } from '../../scsi/server.ts'
 import { loadNative, type NativeAddon } from '../../sys/native.ts';
 import { FIRST_ACTIVATED_FD, takeActivatedCount } from '../../sys/systemd-activation.ts';
 import { launchDaemon, prepareReadiness, takeDaemonMark } from '../daemonise.ts';
+import { restartWithoutIoUring } from '../io-uring.ts';
 import { type ClosableLogger, openLogger } from '../logging.ts';
 import type { GivenOptions } from '../options/definition.ts';
 import { PR_HELPER_OPTIONS, type PrHelperOptionTable } from '../options/pr-helper-options.ts';
 import { scanOptions } from '../options/scan.ts';
 import { unlinkIfThere } from '../pid-file.ts';
+import { NOTE_VARIABLE, parseInheritedState } from '../qrap/inherited-state.ts';
 import { writeStderr } from '../stderr.ts';
 import { VERSION } from '../version.ts';
 import { openAccessLog } from './access-log.ts';
+import { prepareConfinement } from './confine.ts';
 import { createPathFinder } from './device-paths.ts';
 import { dropPrivileges, type Identity, resolveGroup, resolveUser } from './identity.ts';
 import { writeLockedPidFile } from './pid-file.ts';
@@ -55,7 +58,19 @@ export async function runPrHelperCommand(argv: readonly string[]): Promise<numbe
     if (activated > 0) process.env[ACTIVATED_MARK] = String(activated);
     return launchDaemon(activated > 0 ? FIRST_ACTIVATED_FD : undefined, !given.has('no-sandbox'));
   }
+  if (!given.has('no-sandbox') && !isDaemon) restartKeepingDescriptors();
   return serve(given, identity, activated, isDaemon);
+}
+
+/**
+ * A newer Node may have to start again to be confined. What was inherited stays open: libvirt's lock on its PID file is one of those, and
+ * an activated socket another.
+ */
+function restartKeepingDescriptors(): void {
+  const inherited = parseInheritedState(process.env[NOTE_VARIABLE], process.pid).fds ?? [];
+  const native = loadNative();
+  for (const fd of inherited) native.setCloseOnExec(fd, 0);
+  restartWithoutIoUring(undefined);
 }
 
 /** @throws PasselError with what C's helper adds to it */
@@ -100,11 +115,16 @@ async function serve(given: Given, identity: Identity, activated: number, isDaem
   const path = activated > 0 ? undefined : (given.last('socket') ?? SOCKET_DEFAULT);
   const fd = path === undefined ? useActivatedSocket(native, activated) : await listenAt(native, path, given);
   let server: PrHelperServer;
+  let remove = (): void => {
+    if (path !== undefined) unlinkIfThere(path);
+  };
   try {
     const readiness = isDaemon ? prepareReadiness() : undefined;
     const pidPath = given.last('pidfile') ?? (given.has('daemon') ? PID_FILE_DEFAULT : undefined);
     if (pidPath !== undefined) writeLockedPidFile(native, pidPath, given.typed('pidfile'));
     const onAccess = chooseAccessLog(given, logger);
+    const confinement = await prepareConfinement(native, path, logger);
+    remove = confinement.removeSocket;
     dropPrivileges(native, identity);
     server = createPrHelperServer({
       native,
@@ -117,15 +137,18 @@ async function serve(given: Given, identity: Identity, activated: number, isDaem
       ...(onAccess === undefined ? {} : { onAccess, findPath: createPathFinder() }),
     });
     server.listen(fd);
+    if (given.has('no-sandbox')) {
+      logger.warn('--no-sandbox: whoever takes over this process can do all that its user can; for debugging only');
+    } else confinement.enter({ mayOpenForWriting: false });
     if (readiness?.report() === false) throw new PasselError('PASSEL_E_DAEMON', { reason: 'its launcher was ended' });
     ready = true;
   } catch (error) {
-    if (path !== undefined) unlinkIfThere(path);
+    remove();
     throw error;
   }
   logger.info(`${await end}: ending when the requests in flight are answered`);
   await server.stop();
-  if (path !== undefined) unlinkIfThere(path);
+  remove();
   return 0;
 }
 
