@@ -1,7 +1,8 @@
 /**
  * The benchmark: our stack and Debian's passt on the same rig, alternating, so that what else the machine does hits both.
  *
- *   npm run bench -- [--runs 5] [--seconds 3] [--rows tcp-tx,udp] [--stacks ours,debian] [--markdown FILE] [--list]
+ *   npm run bench -- [--runs 5] [--seconds 3] [--rows tcp-tx,udp,pasta] [--stacks ours,debian] [--pasta-stacks ours,slirp4netns]
+ *     [--markdown FILE] [--list]
  *
  * Prints a table, and writes all samples to test/bench/out.
  */
@@ -10,10 +11,19 @@ import { cpus, release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { PROJECT_ROOT } from '../support/native-tools.ts';
-import { createHost, type Host } from '../support/netns/host.ts';
+import { createHost, HOST_NET, type Host } from '../support/netns/host.ts';
 import { createRig, type Rig } from '../support/rig.ts';
 import { type StackCommand, stackCommand } from '../support/stack-under-test.ts';
-import { measureStartup, UDP_FORWARDED_PORT } from './measure.ts';
+import { type BenchRig, measureStartup, UDP_FORWARDED_PORT } from './measure.ts';
+import {
+  createPastaRig,
+  isBare,
+  measurePastaStartup,
+  missingReason,
+  PASTA_STACKS,
+  type PastaRig,
+} from './pasta-rig.ts';
+import { PASTA_ROWS, type PastaRow } from './pasta-rows.ts';
 import { formatMarkdown, formatText, type RowResult } from './report.ts';
 import { measureRigLimit, RIG_LIMIT_MTUS, ROWS, type Row } from './rows.ts';
 import type { Sample } from './statistics.ts';
@@ -24,6 +34,7 @@ const { values: options } = parseArgs({
     seconds: { type: 'string', default: '3' },
     rows: { type: 'string', default: '' },
     stacks: { type: 'string', default: 'ours,debian' },
+    'pasta-stacks': { type: 'string', default: '' },
     markdown: { type: 'string' },
     list: { type: 'boolean', default: false },
   },
@@ -59,6 +70,22 @@ function record(result: RowResult, stack: string, sample: Sample): void {
   process.stderr.write(`${result.name} ${stack}: ${JSON.stringify(sample)}\n`);
 }
 
+function describeRig(rig: Rig): BenchRig {
+  return {
+    stackName: rig.stackName,
+    host: rig.host,
+    guest: rig.guest,
+    hostSeenByGuest: HOST_NET.gatewayV4,
+    guestSeenByHost: '127.0.0.1',
+    stack: rig.stack,
+    guestRetransmits: () => rig.guestRetransmits(),
+    countDrops: async () => {
+      const { tap, toTap } = await rig.pump.counters();
+      return tap.txDropped + tap.rxDropped + toTap.errors;
+    },
+  };
+}
+
 /** The rows of one MTU: every stack's rig is up all the time, one at a time has traffic. */
 async function measureRows(rows: readonly Row[], mtu: number): Promise<RowResult[]> {
   const rigs: Rig[] = [];
@@ -73,7 +100,8 @@ async function measureRows(rows: readonly Row[], mtu: number): Promise<RowResult
         stacks.map((stack) => stack.name),
       );
       for (let round = 0; round < runs; round++) {
-        for (const rig of orderOfRound(rigs, round)) record(result, rig.stackName, await row.measure(rig, seconds));
+        for (const rig of orderOfRound(rigs, round))
+          record(result, rig.stackName, await row.measure(describeRig(rig), seconds));
       }
       results.push(result);
     }
@@ -83,6 +111,51 @@ async function measureRows(rows: readonly Row[], mtu: number): Promise<RowResult
       await rig.close().catch((error: Error) => process.stderr.write(`${rig.stackName}: ${error.message}\n`));
     }
   }
+}
+
+/** The same for programs that join a network namespace; one that is missing or does not come up is left out, and said. */
+async function measurePastaRows(rows: readonly PastaRow[], mtu: number): Promise<RowResult[]> {
+  const rigs: PastaRig[] = [];
+  try {
+    for (const name of pastaStacks) {
+      try {
+        rigs.push(await createPastaRig(name, mtu));
+      } catch (error) {
+        process.stderr.write(`${name} is left out at MTU ${mtu}: ${(error as Error).message}\n`);
+      }
+    }
+    const results: RowResult[] = [];
+    for (const row of rows) {
+      const taking = rigs.filter((rig) => row.stacks === undefined || row.stacks.includes(rig.stackName));
+      const result = newResult(
+        row,
+        taking.map((rig) => rig.stackName),
+      );
+      for (let round = 0; round < runs; round++) {
+        for (const rig of orderOfRound(taking, round)) {
+          try {
+            record(result, rig.stackName, await row.measure(rig, seconds));
+          } catch (error) {
+            process.stderr.write(`${row.name} ${rig.stackName}: ${(error as Error).message}\n`);
+          }
+        }
+      }
+      results.push(result);
+    }
+    return results;
+  } finally {
+    for (const rig of rigs) await rig.close();
+  }
+}
+
+async function measurePastaStartupRow(host: Host): Promise<RowResult> {
+  const row = { name: 'pasta-startup', title: 'pasta: start, run `true`, end', unit: 'ms', lowerIsBetter: true };
+  const names = pastaStacks.filter((name) => !isBare(name));
+  const result = newResult(row, names);
+  for (let round = 0; round < Math.max(runs, 5); round++) {
+    for (const name of orderOfRound(names, round)) record(result, name, await measurePastaStartup(name, host));
+  }
+  return result;
 }
 
 async function measureStartupRow(host: Host): Promise<RowResult> {
@@ -106,10 +179,22 @@ async function measureLimitRow(mtu: number, host: Host): Promise<RowResult> {
   return result;
 }
 
+const pastaRows = PASTA_ROWS.filter((row) => isWanted(row.name));
+const pastaStacks = PASTA_STACKS.filter((name) => {
+  const reason = missingReason(name);
+  if (reason !== '' && pastaRows.length > 0) process.stderr.write(`pasta rows: ${reason}\n`);
+  const chosen = options['pasta-stacks'];
+  return reason === '' && (chosen === '' ? name !== 'ours-bare' : chosen.split(',').includes(name));
+});
 const limitMtus = RIG_LIMIT_MTUS.filter((mtu) => isWanted(`rig-limit-${mtu}`));
 const rows = ROWS.filter((row) => isWanted(row.name, row.optional));
 if (options.list) {
-  const names = [...ROWS.map((row) => row.name), 'startup', ...RIG_LIMIT_MTUS.map((mtu) => `rig-limit-${mtu}`)];
+  const names = [
+    ...[...ROWS, ...PASTA_ROWS].map((row) => row.name),
+    'startup',
+    'pasta-startup',
+    ...RIG_LIMIT_MTUS.map((mtu) => `rig-limit-${mtu}`),
+  ];
   process.stdout.write(`${names.join('\n')}\n`);
 } else {
   const results: RowResult[] = [];
@@ -121,8 +206,17 @@ if (options.list) {
       )),
     );
   }
+  for (const mtu of new Set(pastaRows.map((row) => row.mtu))) {
+    results.push(
+      ...(await measurePastaRows(
+        pastaRows.filter((row) => row.mtu === mtu),
+        mtu,
+      )),
+    );
+  }
   const host = await createHost();
   try {
+    if (isWanted('pasta-startup')) results.push(await measurePastaStartupRow(host));
     if (isWanted('startup')) results.push(await measureStartupRow(host));
     for (const mtu of limitMtus) results.push(await measureLimitRow(mtu, host));
   } finally {

@@ -3,15 +3,13 @@ import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { HOST_NET, type Host } from '../support/netns/host.ts';
+import type { Host } from '../support/netns/host.ts';
+import type { Namespace } from '../support/netns/namespace.ts';
 import { exitStatus, waitUntil } from '../support/netns/process.ts';
 import { type PeerOptions, runPeer, startListener, type TcpResult } from '../support/peer.ts';
-import type { Rig } from '../support/rig.ts';
 import type { StackCommand } from '../support/stack-under-test.ts';
 import type { Sample } from './statistics.ts';
 
-/** The guest reaches the host's loopback under the gateway's address: passt's default mapping. */
-const HOST_SEEN_BY_GUEST = HOST_NET.gatewayV4;
 const TCP_PORT = 5001;
 
 /** UDP port that a rig for {@link measureUdpToGuest} must forward. */
@@ -20,35 +18,46 @@ export const UDP_FORWARDED_PORT = 6001;
 /** Direction of the payload: `tx` from guest to host, `rx` from host to guest. */
 export type Direction = 'tx' | 'rx';
 
+/** A stack at work between a host and a guest, and what can be read off it. */
+export interface BenchRig {
+  readonly stackName: string;
+  readonly host: Namespace;
+  readonly guest: Namespace;
+  /** The guest's name for the host's loopback: passt's and pasta's default is the gateway. */
+  readonly hostSeenByGuest: string;
+  /** Where the host reaches the guest's forwarded ports. */
+  readonly guestSeenByHost: string;
+  /** Of all processes that the stack consists of. */
+  readonly stack: { cpuSeconds(): number; rssBytes(): number };
+  guestRetransmits(): number;
+  /** Frames lost between guest and stack. */
+  countDrops(): Promise<number>;
+}
+
 /** Runs `traffic` and adds what it cost. */
 async function withCosts(
-  rig: Rig,
+  rig: BenchRig,
   traffic: () => Promise<{ value: number; bytes: number } & Partial<Sample>>,
 ): Promise<Sample> {
   const retransmitsBefore = rig.guestRetransmits();
-  const dropsBefore = await countDrops(rig);
+  const dropsBefore = await rig.countDrops();
   const cpuBefore = rig.stack.cpuSeconds();
   const { bytes, ...sample } = await traffic();
   const cpuSeconds = rig.stack.cpuSeconds() - cpuBefore;
   return {
     retransmits: rig.guestRetransmits() - retransmitsBefore,
-    drops: (await countDrops(rig)) - dropsBefore,
+    drops: (await rig.countDrops()) - dropsBefore,
     ...(bytes > 0 ? { cpuSecondsPerGb: (cpuSeconds / bytes) * 2 ** 30 } : {}),
     rssMib: rig.stack.rssBytes() / 2 ** 20,
     ...sample,
   };
 }
 
-async function countDrops(rig: Rig): Promise<number> {
-  const { tap, toTap } = await rig.pump.counters();
-  return tap.txDropped + tap.rxDropped + toTap.errors;
-}
-
 /**
  * TCP throughput in Gbit/s, from the first byte received to the last. Received bytes are discarded in the kernel, and not
  * looked at: what the ends do not spend is there for the stack.
  */
-export function measureTcp(rig: Rig, direction: Direction, seconds: number, streams = 1): Promise<Sample> {
+export function measureTcp(rig: BenchRig, direction: Direction, seconds: number, streams = 1): Promise<Sample> {
   return withCosts(rig, async () => {
     const sender: PeerOptions = { duration: seconds };
     const receiver: PeerOptions = { finish: 'wait' };
@@ -58,7 +67,7 @@ export function measureTcp(rig: Rig, direction: Direction, seconds: number, stre
     const client = await runPeer(rig.guest, 'connect', {
       ...common,
       ...atGuest,
-      addr: HOST_SEEN_BY_GUEST,
+      addr: rig.hostSeenByGuest,
       count: streams,
     });
     const received = direction === 'rx' ? client : await endListener(server);
@@ -80,14 +89,14 @@ async function endListener(server: {
 }
 
 /** UDP goodput in thousands of datagrams a second, with a bounded number of datagrams under way. */
-export function measureUdp(rig: Rig, direction: Direction, size: number, seconds: number): Promise<Sample> {
+export function measureUdp(rig: BenchRig, direction: Direction, size: number, seconds: number): Promise<Sample> {
   return withCosts(rig, async () => {
     const toHost = direction === 'tx';
     const [from, to] = toHost ? [rig.guest, rig.host] : [rig.host, rig.guest];
     const port = UDP_FORWARDED_PORT + (toHost ? 1 : 0);
     const sink = await startListener(to, 'udp-listen', { port, 'no-verify': true });
     const result = await runPeer(from, 'udp-stream', {
-      addr: toHost ? HOST_SEEN_BY_GUEST : '127.0.0.1',
+      addr: toHost ? rig.hostSeenByGuest : rig.guestSeenByHost,
       port,
       size,
       duration: seconds,
@@ -98,17 +107,49 @@ export function measureUdp(rig: Rig, direction: Direction, size: number, seconds
 }
 
 /** Round trips of one byte on one connection: microseconds at the median, and at the 99th percentile. */
-export function measureRequestResponse(rig: Rig, seconds: number): Promise<Sample> {
+export function measureRequestResponse(rig: BenchRig, seconds: number): Promise<Sample> {
   return measureLatency(rig, 'rr', seconds, (result) => ({ value: result.p50Us, second: result.p99Us }));
 }
 
 /** Connections opened, used for one byte each way and closed, one after the other: how many a second, and p99 in microseconds. */
-export function measureConnectRequestResponse(rig: Rig, seconds: number): Promise<Sample> {
+export function measureConnectRequestResponse(rig: BenchRig, seconds: number): Promise<Sample> {
   return measureLatency(rig, 'crr', seconds, (result) => ({ value: result.perSecond, second: result.p99Us }));
 }
 
+/** Loopback ports of the guest that the host reaches, and of the host that the guest reaches, TCP and UDP, by splicing. */
+export const SPLICED_TO_GUEST = 6003;
+export const SPLICED_TO_HOST = 6004;
+
+/** TCP from loopback to loopback in Gbit/s: `rx` from a client at the host to a server in the guest, `tx` the other way. */
+export function measureSplicedTcp(rig: BenchRig, direction: Direction, seconds: number): Promise<Sample> {
+  return withCosts(rig, async () => {
+    const [from, to] = direction === 'rx' ? [rig.host, rig.guest] : [rig.guest, rig.host];
+    const common: PeerOptions = {
+      addr: '127.0.0.1',
+      port: direction === 'rx' ? SPLICED_TO_GUEST : SPLICED_TO_HOST,
+      'no-verify': true,
+      timeout: seconds + 15,
+    };
+    const server = await startListener(to, 'listen', { ...common, finish: 'wait', accept: 1 });
+    await runPeer(from, 'connect', { ...common, duration: seconds });
+    const received = await endListener(server);
+    return { value: (received.received * 8) / received.receiveSeconds / 1e9, bytes: received.received };
+  });
+}
+
+/** UDP from the host's loopback to the guest's, thousands of datagrams a second. */
+export function measureSplicedUdp(rig: BenchRig, size: number, seconds: number): Promise<Sample> {
+  return withCosts(rig, async () => {
+    const common: PeerOptions = { addr: '127.0.0.1', port: SPLICED_TO_GUEST };
+    const sink = await startListener(rig.guest, 'udp-listen', { ...common, 'no-verify': true });
+    const result = await runPeer(rig.host, 'udp-stream', { ...common, size, duration: seconds });
+    await sink.stop();
+    return { value: result.perSecond / 1000, bytes: result.answered * size, drops: result.lost };
+  });
+}
+
 async function measureLatency(
-  rig: Rig,
+  rig: BenchRig,
   mode: 'rr' | 'crr',
   seconds: number,
   pick: (result: { p50Us: number; p99Us: number; perSecond: number }) => { value: number; second: number },
@@ -116,7 +157,7 @@ async function measureLatency(
   return await withCosts(rig, async () => {
     const server = await startListener(rig.host, 'listen', { port: TCP_PORT, echo: true, 'no-verify': true });
     try {
-      const options = { addr: HOST_SEEN_BY_GUEST, port: TCP_PORT, duration: seconds, timeout: 10 };
+      const options = { addr: rig.hostSeenByGuest, port: TCP_PORT, duration: seconds, timeout: 10 };
       const result = await runPeer(rig.guest, mode, options);
       return { ...pick(result), bytes: 0, drops: result.failed };
     } finally {
@@ -126,7 +167,7 @@ async function measureLatency(
 }
 
 /** CPU milliseconds a second with a guest that is connected and silent. */
-export async function measureIdle(rig: Rig, seconds: number): Promise<Sample> {
+export async function measureIdle(rig: BenchRig, seconds: number): Promise<Sample> {
   const before = rig.stack.cpuSeconds();
   const duration = Math.max(seconds, 5);
   await new Promise((resolve) => setTimeout(resolve, duration * 1000));
@@ -134,7 +175,7 @@ export async function measureIdle(rig: Rig, seconds: number): Promise<Sample> {
 }
 
 /** Resident set in MiB with a connected guest, as it is. */
-export async function measureResident(rig: Rig): Promise<Sample> {
+export async function measureResident(rig: BenchRig): Promise<Sample> {
   return { value: rig.stack.rssBytes() / 2 ** 20 };
 }
 

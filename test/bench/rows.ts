@@ -3,8 +3,8 @@ import { HOST_NET } from '../support/netns/host.ts';
 import { createNamespace } from '../support/netns/namespace.ts';
 import { runPeer, startListener } from '../support/peer.ts';
 import { startPump, waitForPump } from '../support/pump.ts';
-import type { Rig } from '../support/rig.ts';
 import {
+  type BenchRig,
   type Direction,
   measureConnectRequestResponse,
   measureIdle,
@@ -27,7 +27,7 @@ export interface Row {
   readonly mtu: number;
   /** Left out unless asked for. */
   readonly optional?: boolean;
-  measure(rig: Rig, seconds: number): Promise<Sample>;
+  measure(rig: BenchRig, seconds: number): Promise<Sample>;
 }
 
 const DIRECTION_TITLES: Record<Direction, string> = { tx: 'guest→host', rx: 'host→guest' };

@@ -12,6 +12,7 @@ await build({
   platform: 'node',
   format: 'esm',
   target: 'node20',
+  external: ['esbuild'],
   logLevel: 'warning',
 });
 await import(pathToFileURL(outfile).href);

@@ -64,7 +64,7 @@ function buildStack(): string {
   mkdirSync(folder, { recursive: true });
   const outfile = join(folder, `${process.pid}.cjs`);
   buildSync({
-    entryPoints: [join(import.meta.dirname ?? __dirname, 'main.ts')],
+    entryPoints: [join(PROJECT_ROOT, 'test/support/tap-stack/main.ts')],
     outfile,
     bundle: true,
     platform: 'node',

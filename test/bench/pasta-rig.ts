@@ -1,0 +1,245 @@
+/**
+ * A network namespace behind each of the programs that join one to a host: ours, ours without offloads, Debian's pasta, slirp4netns.
+ * Each gets a host and a guest of its own, alike in everything else. The namespaces exist beforehand and are joined by path.
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { createConnection } from 'node:net';
+import { join } from 'node:path';
+import { PROJECT_ROOT } from '../support/native-tools.ts';
+import { createHost, HOST_NET, type Host } from '../support/netns/host.ts';
+import { createNamespace, type Namespace, waitUntil } from '../support/netns/namespace.ts';
+import { exitStatus, stopChild } from '../support/netns/process.ts';
+import { readTcpCounter } from '../support/rig.ts';
+import { describeProcess } from '../support/stack-process.ts';
+import { createTapRig } from '../support/tap-stack/start.ts';
+import { type BenchRig, SPLICED_TO_GUEST, SPLICED_TO_HOST, UDP_FORWARDED_PORT } from './measure.ts';
+import type { Sample } from './statistics.ts';
+
+/**
+ * `ours-plain` is our stack and link with a tap that has no virtio-net header, without the command around them; `ours-bare` the same
+ * with all offloads, and measured only if it is asked for.
+ */
+export const PASTA_STACKS = ['ours', 'ours-plain', 'debian', 'slirp4netns', 'ours-bare'] as const;
+export type PastaStackName = (typeof PASTA_STACKS)[number];
+
+const TAP = 'tap0';
+const OURS = join(PROJECT_ROOT, 'dist/helpers/passel-pasta.cjs');
+/** slirp4netns's addresses are its own: the guest's, and the host's loopback as the guest sees it. */
+const SLIRP_GUEST = '10.0.2.100';
+const SLIRP_HOST = '10.0.2.2';
+
+/** A rig and how to end it. */
+export interface PastaRig extends BenchRig {
+  close(): Promise<void>;
+}
+
+/** Why a program cannot be measured here; empty: it can. */
+export function missingReason(name: PastaStackName): string {
+  if (name === 'ours') return existsSync(OURS) ? '' : 'passel-pasta is not built';
+  if (isBare(name)) return '';
+  const command = name === 'debian' ? 'pasta' : 'slirp4netns';
+  try {
+    execFileSync('sh', ['-c', `command -v ${command}`]);
+    return '';
+  } catch {
+    return `${command} is not installed`;
+  }
+}
+
+function pastaCommand(name: PastaStackName): [string, string[]] {
+  return name === 'ours' ? [process.execPath, [OURS]] : ['pasta', []];
+}
+
+/** Builds the rig of one program at one MTU. @throws when the program does not come up */
+export async function createPastaRig(name: PastaStackName, mtu: number): Promise<PastaRig> {
+  if (isBare(name)) return await createBareRig(name, mtu);
+  const [host, guest] = await Promise.all([createHost(), createNamespace('guest')]);
+  let child: ChildProcess | undefined;
+  const close = async (): Promise<void> => {
+    if (child !== undefined) await stopChild(child);
+    await Promise.all([guest.close(), host.close()]);
+  };
+  try {
+    child = name === 'slirp4netns' ? await startSlirp(host, guest, mtu) : await startPasta(name, host, guest, mtu);
+    const isSlirp = name === 'slirp4netns';
+    return {
+      ...describeRig(name, host, guest, TAP, child.pid as number),
+      hostSeenByGuest: isSlirp ? SLIRP_HOST : HOST_NET.gatewayV4,
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Whether it is a stack without a command, which can neither splice nor be started. */
+export function isBare(name: PastaStackName): boolean {
+  return name === 'ours-plain' || name === 'ours-bare';
+}
+
+async function createBareRig(name: PastaStackName, mtu: number): Promise<PastaRig> {
+  const rig = await createTapRig({ mtu, offloads: name === 'ours-bare', udpPorts: [UDP_FORWARDED_PORT] });
+  const pid = rig.process.child.pid as number;
+  return { ...describeRig(name, rig.host, rig.guest, rig.tapName, pid), close: () => rig.close() };
+}
+
+function describeRig(name: string, host: Host, guest: Namespace, tap: string, pid: number): Omit<PastaRig, 'close'> {
+  return {
+    stackName: name,
+    host,
+    guest,
+    hostSeenByGuest: HOST_NET.gatewayV4,
+    // Not its loopback address, from where a connection would be spliced.
+    guestSeenByHost: HOST_NET.hostV4,
+    stack: {
+      cpuSeconds: () => sumOver(pid, (one) => describeProcess(one).cpuSeconds()),
+      rssBytes: () => sumOver(pid, (one) => describeProcess(one).rssBytes()),
+    },
+    guestRetransmits: () => readTcpCounter(guest, 'RetransSegs'),
+    countDrops: async () => readDrops(guest, tap),
+  };
+}
+
+/** Both directions' drops and errors of an interface. */
+function readDrops(namespace: Namespace, name: string): number {
+  const line = readFileSync(`/proc/${namespace.pid}/net/dev`, 'utf8')
+    .split('\n')
+    .find((text) => text.trim().startsWith(`${name}:`));
+  if (line === undefined) throw new Error(`the guest has no ${name}`);
+  const fields = line
+    .slice(line.indexOf(':') + 1)
+    .trim()
+    .split(/\s+/)
+    .map(Number);
+  return fields[2]! + fields[3]! + fields[10]! + fields[11]!;
+}
+
+/** A process and all that descend from it. */
+function listFamily(pid: number): number[] {
+  const parents = new Map<number, number>();
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    try {
+      const stat = readFileSync(`/proc/${entry}/stat`, 'utf8');
+      parents.set(Number(entry), Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]));
+    } catch {
+      // Gone meanwhile.
+    }
+  }
+  const family = [pid];
+  for (let i = 0; i < family.length; i++) {
+    for (const [child, parent] of parents) if (parent === family[i]) family.push(child);
+  }
+  return family;
+}
+
+function sumOver(pid: number, value: (one: number) => number): number {
+  return listFamily(pid).reduce((sum, one) => sum + value(one), 0);
+}
+
+async function startPasta(name: PastaStackName, host: Host, guest: Namespace, mtu: number): Promise<ChildProcess> {
+  const [command, args] = pastaCommand(name);
+  const child = host.spawn(
+    command,
+    [
+      ...args,
+      ...['--foreground', '--config-net', '--netns-only', '--ns-ifname', TAP, '--mtu', String(mtu)],
+      ...['-t', String(SPLICED_TO_GUEST), '-u', `${UDP_FORWARDED_PORT},${SPLICED_TO_GUEST}`],
+      // Its own user could not join a namespace that root made.
+      ...(process.getuid?.() === 0 ? ['--runas', '0'] : []),
+      ...['-T', String(SPLICED_TO_HOST), '-U', 'none', '--netns', `/proc/${guest.pid}/ns/net`],
+    ],
+    { stdio: ['ignore', 'pipe', 'pipe'] },
+  );
+  await waitForTap(child, guest, HOST_NET.hostV4);
+  return child;
+}
+
+async function startSlirp(host: Host, guest: Namespace, mtu: number): Promise<ChildProcess> {
+  const api = join(host.directory, 'slirp.socket');
+  const child = host.spawn(
+    'slirp4netns',
+    [
+      ...['--configure', `--mtu=${mtu}`, '--api-socket', api, '--netns-type=path'],
+      ...[`/proc/${guest.pid}/ns/net`, TAP],
+    ],
+    { stdio: ['ignore', 'pipe', 'pipe'] },
+  );
+  await waitForTap(child, guest, SLIRP_GUEST);
+  await waitUntil('slirp4netns to listen', () => existsSync(api));
+  await askSlirp(api, {
+    execute: 'add_hostfwd',
+    arguments: { proto: 'udp', host_addr: '0.0.0.0', host_port: UDP_FORWARDED_PORT, guest_port: UDP_FORWARDED_PORT },
+  });
+  return child;
+}
+
+function askSlirp(path: string, request: object): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const socket = createConnection(path, () => socket.end(JSON.stringify(request)));
+    let answer = '';
+    socket.on('data', (chunk: Buffer) => {
+      answer += chunk.toString();
+    });
+    socket.on('error', reject);
+    socket.on('close', () => (answer.includes('error') ? reject(new Error(answer)) : resolve()));
+  });
+}
+
+async function waitForTap(child: ChildProcess, guest: Namespace, address: string): Promise<void> {
+  let output = '';
+  const collect = (chunk: Buffer): void => {
+    output += chunk.toString();
+  };
+  child.stdout?.on('data', collect);
+  child.stderr?.on('data', collect);
+  const isUp = async (): Promise<boolean> => {
+    if (child.exitCode !== null) throw new Error(`it ended with status ${child.exitCode}: ${output}`);
+    const { stdout } = await guest.run('ip', ['-4', 'addr', 'show', 'dev', TAP, 'up'], { check: false });
+    return stdout.includes(address);
+  };
+  const end = Date.now() + 15_000;
+  while (!(await isUp())) {
+    if (Date.now() > end) throw new Error(`its tap did not come up: ${output}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  // The default route is the last thing that is configured.
+  await waitUntil('the default route', () => /\t00000000\t/.test(readFileSync(`/proc/${guest.pid}/net/route`, 'utf8')));
+}
+
+/** Milliseconds until a command in a new namespace has run: with slirp4netns, until it says that its tap is ready. */
+export async function measurePastaStartup(name: PastaStackName, host: Host): Promise<Sample> {
+  if (name === 'slirp4netns') return await measureSlirpStartup(host);
+  const [command, args] = pastaCommand(name);
+  const [program, all] = host.enter(command, [...args, '--config-net', '--quiet', '--', 'true']);
+  const start = performance.now();
+  const status = await new Promise<number>((resolve, reject) => {
+    const child = spawn(program, all, { stdio: 'ignore' });
+    child.on('error', reject);
+    child.on('exit', (code, signal) => resolve(exitStatus(code, signal)));
+  });
+  if (status !== 0) throw new Error(`${name} ended with status ${status}`);
+  return { value: performance.now() - start };
+}
+
+async function measureSlirpStartup(host: Host): Promise<Sample> {
+  const guest = await createNamespace('guest');
+  try {
+    const args = ['--configure', '--ready-fd=3', '--netns-type=path', `/proc/${guest.pid}/ns/net`, TAP];
+    const [program, all] = host.enter('slirp4netns', args);
+    const start = performance.now();
+    const child = spawn(program, all, { stdio: ['ignore', 'ignore', 'ignore', 'pipe'] });
+    await new Promise<void>((resolve, reject) => {
+      child.stdio[3]!.once('data', () => resolve());
+      child.once('exit', () => reject(new Error('slirp4netns did not start')));
+    });
+    const value = performance.now() - start;
+    child.removeAllListeners('exit');
+    await stopChild(child);
+    return { value };
+  } finally {
+    await guest.close();
+  }
+}
