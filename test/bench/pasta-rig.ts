@@ -1,6 +1,6 @@
 /**
  * A network namespace behind each of the programs that join one to a host: ours, ours without offloads, Debian's pasta, slirp4netns.
- * Each gets a host and a guest of its own, alike in everything else. The namespaces exist beforehand and are joined by path.
+ * Each gets a host and a guest of its own, alike in everything else.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { PROJECT_ROOT } from '../support/native-tools.ts';
 import { createHost, HOST_NET, type Host } from '../support/netns/host.ts';
 import { createNamespace, type Namespace, waitUntil } from '../support/netns/namespace.ts';
-import { exitStatus, stopChild } from '../support/netns/process.ts';
+import { exitStatus, runProcess, stopChild } from '../support/netns/process.ts';
 import { readTcpCounter } from '../support/rig.ts';
 import { describeProcess } from '../support/stack-process.ts';
 import { createTapRig } from '../support/tap-stack/start.ts';
@@ -54,18 +54,24 @@ function pastaCommand(name: PastaStackName): [string, string[]] {
 /** Builds the rig of one program at one MTU. @throws when the program does not come up */
 export async function createPastaRig(name: PastaStackName, mtu: number): Promise<PastaRig> {
   if (isBare(name)) return await createBareRig(name, mtu);
-  const [host, guest] = await Promise.all([createHost(), createNamespace('guest')]);
+  const host = await createHost();
+  let guest: Namespace | undefined;
   let child: ChildProcess | undefined;
   const close = async (): Promise<void> => {
     if (child !== undefined) await stopChild(child);
-    await Promise.all([guest.close(), host.close()]);
+    await guest?.close();
+    await host.close();
   };
   try {
-    child = name === 'slirp4netns' ? await startSlirp(host, guest, mtu) : await startPasta(name, host, guest, mtu);
-    const isSlirp = name === 'slirp4netns';
+    if (name === 'slirp4netns') {
+      guest = await createNamespace('guest');
+      child = await startSlirp(host, guest, mtu);
+    } else {
+      [child, guest] = await startPasta(name, host, mtu);
+    }
     return {
-      ...describeRig(name, host, guest, TAP, child.pid as number),
-      hostSeenByGuest: isSlirp ? SLIRP_HOST : HOST_NET.gatewayV4,
+      ...describeRig(name, host, guest, TAP, child.pid as number, guest.pid),
+      hostSeenByGuest: name === 'slirp4netns' ? SLIRP_HOST : HOST_NET.gatewayV4,
       close,
     };
   } catch (error) {
@@ -82,10 +88,18 @@ export function isBare(name: PastaStackName): boolean {
 async function createBareRig(name: PastaStackName, mtu: number): Promise<PastaRig> {
   const rig = await createTapRig({ mtu, offloads: name === 'ours-bare', udpPorts: [UDP_FORWARDED_PORT] });
   const pid = rig.process.child.pid as number;
-  return { ...describeRig(name, rig.host, rig.guest, rig.tapName, pid), close: () => rig.close() };
+  return { ...describeRig(name, rig.host, rig.guest, rig.tapName, pid, rig.guest.pid), close: () => rig.close() };
 }
 
-function describeRig(name: string, host: Host, guest: Namespace, tap: string, pid: number): Omit<PastaRig, 'close'> {
+/** @param holder - the process that keeps the guest's namespace, which is no part of the stack */
+function describeRig(
+  name: string,
+  host: Host,
+  guest: Namespace,
+  tap: string,
+  pid: number,
+  holder: number,
+): Omit<PastaRig, 'close'> {
   return {
     stackName: name,
     host,
@@ -94,8 +108,8 @@ function describeRig(name: string, host: Host, guest: Namespace, tap: string, pi
     // Not its loopback address, from where a connection would be spliced.
     guestSeenByHost: HOST_NET.hostV4,
     stack: {
-      cpuSeconds: () => sumOver(pid, (one) => describeProcess(one).cpuSeconds()),
-      rssBytes: () => sumOver(pid, (one) => describeProcess(one).rssBytes()),
+      cpuSeconds: () => sumOver(pid, holder, (one) => describeProcess(one).cpuSeconds()),
+      rssBytes: () => sumOver(pid, holder, (one) => describeProcess(one).rssBytes()),
     },
     guestRetransmits: () => readTcpCounter(guest, 'RetransSegs'),
     countDrops: async () => readDrops(guest, tap),
@@ -116,14 +130,13 @@ function readDrops(namespace: Namespace, name: string): number {
   return fields[2]! + fields[3]! + fields[10]! + fields[11]!;
 }
 
-/** A process and all that descend from it. */
-function listFamily(pid: number): number[] {
+/** A process and all that descend from it, less `holder`. */
+function listFamily(pid: number, holder: number): number[] {
   const parents = new Map<number, number>();
-  for (const entry of readdirSync('/proc')) {
-    if (!/^\d+$/.test(entry)) continue;
+  for (const one of listProcesses()) {
     try {
-      const stat = readFileSync(`/proc/${entry}/stat`, 'utf8');
-      parents.set(Number(entry), Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]));
+      const stat = readFileSync(`/proc/${one}/stat`, 'utf8');
+      if (one !== holder) parents.set(one, Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]));
     } catch {
       // Gone meanwhile.
     }
@@ -135,26 +148,76 @@ function listFamily(pid: number): number[] {
   return family;
 }
 
-function sumOver(pid: number, value: (one: number) => number): number {
-  return listFamily(pid).reduce((sum, one) => sum + value(one), 0);
+function sumOver(pid: number, holder: number, value: (one: number) => number): number {
+  return listFamily(pid, holder).reduce((sum, one) => sum + value(one), 0);
 }
 
-async function startPasta(name: PastaStackName, host: Host, guest: Namespace, mtu: number): Promise<ChildProcess> {
+/** pasta with a namespace of its own making, which is the only way that works for all of them and every user. */
+async function startPasta(name: PastaStackName, host: Host, mtu: number): Promise<[ChildProcess, Namespace]> {
   const [command, args] = pastaCommand(name);
+  const mark = `${1_000_000 + Math.floor(Math.random() * 1_000_000)}`;
   const child = host.spawn(
     command,
     [
       ...args,
-      ...['--foreground', '--config-net', '--netns-only', '--ns-ifname', TAP, '--mtu', String(mtu)],
+      ...['--foreground', '--config-net', '--ns-ifname', TAP, '--mtu', String(mtu)],
       ...['-t', String(SPLICED_TO_GUEST), '-u', `${UDP_FORWARDED_PORT},${SPLICED_TO_GUEST}`],
-      // Its own user could not join a namespace that root made.
-      ...(process.getuid?.() === 0 ? ['--runas', '0'] : []),
-      ...['-T', String(SPLICED_TO_HOST), '-U', 'none', '--netns', `/proc/${guest.pid}/ns/net`],
+      ...['-T', String(SPLICED_TO_HOST), '-U', 'none', 'sleep', mark],
     ],
     { stdio: ['ignore', 'pipe', 'pipe'] },
   );
-  await waitForTap(child, guest, HOST_NET.hostV4);
-  return child;
+  const output = collectOutput(child);
+  const findHolder = (): number | undefined => listProcesses().find((pid) => readCommand(pid) === `sleep ${mark} `);
+  await waitUntil('the command of pasta', () => findHolder() !== undefined || child.exitCode !== null, 15_000);
+  const pid = findHolder();
+  if (pid === undefined) throw new Error(`it ended with status ${child.exitCode}: ${output()}`);
+  const guest = describeNamespace(pid);
+  await waitForTap(child, output, guest, HOST_NET.hostV4);
+  return [child, guest];
+}
+
+/** The namespace of a process that others have started. */
+function describeNamespace(pid: number): Namespace {
+  const isRoot = process.getuid?.() === 0;
+  const enter = (command: string, args: readonly string[]): [string, string[]] => {
+    const user = isRoot ? [] : ['-U', '--preserve-credentials'];
+    return ['nsenter', ['-t', String(pid), '-n', ...user, '--', command, ...args]];
+  };
+  const run: Namespace['run'] = (command, args, options) => runProcess(...enter(command, args), options);
+  return {
+    name: 'guest',
+    pid,
+    enter,
+    run,
+    sh: (script, options) => run('sh', ['-e', '-c', script], options),
+    spawn: (command, args, options = {}) => spawn(...enter(command, args), options),
+    processes: () => [],
+    close: async () => {},
+  };
+}
+
+function listProcesses(): number[] {
+  return readdirSync('/proc')
+    .filter((entry) => /^\d+$/.test(entry))
+    .map(Number);
+}
+
+function readCommand(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+  } catch {
+    return '';
+  }
+}
+
+function collectOutput(child: ChildProcess): () => string {
+  let output = '';
+  const collect = (chunk: Buffer): void => {
+    output += chunk.toString();
+  };
+  child.stdout?.on('data', collect);
+  child.stderr?.on('data', collect);
+  return () => output;
 }
 
 async function startSlirp(host: Host, guest: Namespace, mtu: number): Promise<ChildProcess> {
@@ -167,7 +230,7 @@ async function startSlirp(host: Host, guest: Namespace, mtu: number): Promise<Ch
     ],
     { stdio: ['ignore', 'pipe', 'pipe'] },
   );
-  await waitForTap(child, guest, SLIRP_GUEST);
+  await waitForTap(child, collectOutput(child), guest, SLIRP_GUEST);
   await waitUntil('slirp4netns to listen', () => existsSync(api));
   await askSlirp(api, {
     execute: 'add_hostfwd',
@@ -188,21 +251,15 @@ function askSlirp(path: string, request: object): Promise<void> {
   });
 }
 
-async function waitForTap(child: ChildProcess, guest: Namespace, address: string): Promise<void> {
-  let output = '';
-  const collect = (chunk: Buffer): void => {
-    output += chunk.toString();
-  };
-  child.stdout?.on('data', collect);
-  child.stderr?.on('data', collect);
+async function waitForTap(child: ChildProcess, output: () => string, guest: Namespace, address: string): Promise<void> {
   const isUp = async (): Promise<boolean> => {
-    if (child.exitCode !== null) throw new Error(`it ended with status ${child.exitCode}: ${output}`);
+    if (child.exitCode !== null) throw new Error(`it ended with status ${child.exitCode}: ${output()}`);
     const { stdout } = await guest.run('ip', ['-4', 'addr', 'show', 'dev', TAP, 'up'], { check: false });
     return stdout.includes(address);
   };
   const end = Date.now() + 15_000;
   while (!(await isUp())) {
-    if (Date.now() > end) throw new Error(`its tap did not come up: ${output}`);
+    if (Date.now() > end) throw new Error(`its tap did not come up: ${output()}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   // The default route is the last thing that is configured.
