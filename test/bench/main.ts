@@ -11,11 +11,12 @@ import { cpus, release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { PROJECT_ROOT } from '../support/native-tools.ts';
-import { createHost, HOST_NET, type Host } from '../support/netns/host.ts';
+import { HOST_NET, type Host } from '../support/netns/host.ts';
 import { createRig, type Rig } from '../support/rig.ts';
 import { type StackCommand, stackCommand } from '../support/stack-under-test.ts';
 import { type BenchRig, measureStartup, UDP_FORWARDED_PORT } from './measure.ts';
 import {
+  createOpenHost,
   createPastaRig,
   isBare,
   measurePastaStartup,
@@ -214,7 +215,7 @@ if (options.list) {
       )),
     );
   }
-  const host = await createHost();
+  const host = await createOpenHost();
   try {
     if (isWanted('pasta-startup')) results.push(await measurePastaStartupRow(host));
     if (isWanted('startup')) results.push(await measureStartupRow(host));

@@ -47,14 +47,34 @@ export function missingReason(name: PastaStackName): string {
   }
 }
 
+/** pasta is a program of ordinary users: Debian's, started by root, hangs when it has become another user in its own way. */
+const AS_USER = process.getuid?.() === 0 ? ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', '--'] : [];
+
 function pastaCommand(name: PastaStackName): [string, string[]] {
-  return name === 'ours' ? [process.execPath, [OURS]] : ['pasta', []];
+  const [program, ...args] = [...AS_USER, ...(name === 'ours' ? [process.execPath, OURS] : ['pasta'])];
+  return [program as string, args];
+}
+
+/** A host whose tun device that user may open. */
+export async function createOpenHost(): Promise<Host> {
+  const host = await createHost();
+  if (AS_USER.length === 0) return host;
+  const device = `${host.directory}/dev`;
+  await host.sh(
+    [
+      `mkdir ${device}`,
+      `mount -t tmpfs tmpfs ${device}`,
+      `mknod -m 666 ${device}/tun c 10 200`,
+      `mount --bind ${device}/tun /dev/net/tun`,
+    ].join('\n'),
+  );
+  return host;
 }
 
 /** Builds the rig of one program at one MTU. @throws when the program does not come up */
 export async function createPastaRig(name: PastaStackName, mtu: number): Promise<PastaRig> {
   if (isBare(name)) return await createBareRig(name, mtu);
-  const host = await createHost();
+  const host = await createOpenHost();
   let guest: Namespace | undefined;
   let child: ChildProcess | undefined;
   const close = async (): Promise<void> => {
