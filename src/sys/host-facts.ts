@@ -1,7 +1,7 @@
 /**
  * What the host's network looks like, for giving the guest the same: the interface with the default route, its addresses,
- * router and MTU, and the resolvers. Read once at start-up from /proc, /sys and /etc; no netlink, so that a sandbox needs no
- * exception for it.
+ * router, and the resolvers. Read once at start-up from /proc and /etc; no netlink, so that a sandbox needs no exception for
+ * it, and nothing of /sys, which shows the network namespace that it was mounted in and not the one that this process is in.
  *
  * Like passt(1), the interface is chosen for each family on its own, `--interface` overrules both, and a family without a
  * default route has no template: callers then fall back to link-local addresses.
@@ -15,10 +15,6 @@ import { parseResolvConf, type ResolverConfig } from './resolv-conf.ts';
 
 interface TemplateInterface {
   readonly interfaceName: string;
-  /** ifindex; 0 if unknown. */
-  readonly interfaceIndex: number;
-  /** IP MTU of the interface; 0 if unknown. */
-  readonly mtu: number;
   readonly prefixLength: number;
 }
 
@@ -30,6 +26,7 @@ export interface Ipv4Facts extends TemplateInterface {
 }
 
 export interface Ipv6Facts extends TemplateInterface {
+  readonly interfaceIndex: number;
   /** A global or unique-local address, 4 words. */
   readonly address: Uint32Array;
   readonly gateway: Uint32Array | undefined;
@@ -90,7 +87,8 @@ export function readHostFacts(options: HostFactsOptions = {}, sources: HostSourc
 
 /** Whether the host has an interface of this name. */
 export function hasInterface(name: string, sources: HostSources = systemSources): boolean {
-  return sources.readText(`/sys/class/net/${name}/ifindex`) !== undefined;
+  const lines = (sources.readText('/proc/net/dev') ?? '').split('\n');
+  return lines.some((line) => line.trimStart().startsWith(`${name}:`));
 }
 
 function readIpv4Facts(wanted: string | undefined, sources: HostSources): Ipv4Facts | undefined {
@@ -100,7 +98,7 @@ function readIpv4Facts(wanted: string | undefined, sources: HostSources): Ipv4Fa
   if (interfaceName === undefined) return undefined;
   const primary = sources.listIpv4(interfaceName)[0];
   if (primary === undefined) return undefined;
-  return { ...readInterface(interfaceName, sources), ...primary, gateway: route?.gateway };
+  return { interfaceName, ...primary, gateway: route?.gateway };
 }
 
 function readIpv6Facts(wanted: string | undefined, sources: HostSources): Ipv6Facts | undefined {
@@ -115,19 +113,11 @@ function readIpv6Facts(wanted: string | undefined, sources: HostSources): Ipv6Fa
   const [best] = all.filter((a) => !a.isLinkLocal).sort((a, b) => b.prefixLength - a.prefixLength);
   if (best === undefined) return undefined;
   return {
-    ...readInterface(interfaceName, sources),
+    interfaceName,
+    interfaceIndex: best.interfaceIndex,
     address: best.address,
     prefixLength: best.prefixLength,
     gateway: route?.gateway,
     linkLocal: all.find((a) => a.isLinkLocal)?.address,
   };
-}
-
-function readInterface(
-  interfaceName: string,
-  sources: HostSources,
-): Pick<TemplateInterface, 'interfaceName' | 'interfaceIndex' | 'mtu'> {
-  const readNumber = (name: string): number =>
-    Number.parseInt(sources.readText(`/sys/class/net/${interfaceName}/${name}`) ?? '0', 10) || 0;
-  return { interfaceName, interfaceIndex: readNumber('ifindex'), mtu: readNumber('mtu') };
 }

@@ -9,8 +9,6 @@ const ip = (text: string): Uint32Array => parseIp(text)!;
 const HOST: HostFacts = {
   ipv4: {
     interfaceName: 'eth0',
-    interfaceIndex: 2,
-    mtu: 1500,
     address: parseIpv4('192.0.2.2')!,
     prefixLength: 25,
     gateway: parseIpv4('192.0.2.1')!,
@@ -18,7 +16,6 @@ const HOST: HostFacts = {
   ipv6: {
     interfaceName: 'eth0',
     interfaceIndex: 2,
-    mtu: 1500,
     address: ip('2001:db8::2'),
     prefixLength: 128,
     gateway: ip('fe80::99'),

@@ -38,8 +38,7 @@ const HOST = hostOf(
     '/proc/net/route': ROUTE,
     '/proc/net/ipv6_route': ROUTE6.replace(/.*tun0\n/, ''),
     '/proc/net/if_inet6': IF_INET6,
-    '/sys/class/net/eth0/ifindex': '4\n',
-    '/sys/class/net/eth0/mtu': '1500\n',
+    '/proc/net/dev': 'Inter-|   Receive\n face |bytes\n    lo: 10 20\n  eth0: 10 20\n',
     '/etc/resolv.conf': 'nameserver 127.0.0.53\nsearch example.org lab\n',
   },
   { eth0: '192.0.2.2/24', wlan0: '192.168.1.7/16' },
@@ -94,13 +93,12 @@ describe('host facts', () => {
     const { ipv4, ipv6, resolvers, searchDomains } = readHostFacts({}, HOST);
     expect(ipv4).toEqual({
       interfaceName: 'eth0',
-      interfaceIndex: 4,
-      mtu: 1500,
       address: parseIpv4('192.0.2.2'),
       prefixLength: 24,
       gateway: parseIpv4('192.0.2.1'),
     });
     expect(formatIp(ipv6!.address)).toBe('2001:db8::3');
+    expect(ipv6!.interfaceIndex).toBe(4);
     expect(ipv6!.prefixLength).toBe(128);
     expect(formatIp(ipv6!.gateway!)).toBe('fe80::99');
     expect(formatIp(ipv6!.linkLocal!)).toBe('fe80::fc:ff:fe00:1');
@@ -124,5 +122,7 @@ describe('host facts', () => {
   it('know which interfaces exist', () => {
     expect(hasInterface('eth0', HOST)).toBe(true);
     expect(hasInterface('nope0', HOST)).toBe(false);
+    expect(hasInterface('eth', HOST)).toBe(false);
+    expect(hasInterface('th0', HOST)).toBe(false);
   });
 });
