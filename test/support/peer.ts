@@ -98,7 +98,7 @@ export interface Listener<T> {
   stop(): Promise<T>;
 }
 
-function spawnPeer(namespace: Namespace, mode: PeerMode, options: PeerOptions): JsonChild {
+function spawnPeer(namespace: Pick<Namespace, 'spawn'>, mode: PeerMode, options: PeerOptions): JsonChild {
   const args: string[] = [mode];
   for (const [name, value] of Object.entries(options)) {
     if (value === false) continue;
@@ -111,7 +111,7 @@ function spawnPeer(namespace: Namespace, mode: PeerMode, options: PeerOptions): 
 
 /** Starts a listener and waits until it listens. */
 export async function startListener<M extends 'listen' | 'udp-listen'>(
-  namespace: Namespace,
+  namespace: Pick<Namespace, 'spawn'>,
   mode: M,
   options: PeerOptions,
 ): Promise<Listener<Results[M]>> {
@@ -129,7 +129,7 @@ export async function startListener<M extends 'listen' | 'udp-listen'>(
 
 /** Runs a peer to its end. */
 export function runPeer<M extends Exclude<PeerMode, 'listen' | 'udp-listen'>>(
-  namespace: Namespace,
+  namespace: Pick<Namespace, 'spawn'>,
   mode: M,
   options: PeerOptions,
   timeoutMs?: number,
