@@ -4,7 +4,7 @@
     {
       "target_name": "passel",
       "sources": [ "<!@(ls src/native/*.c)" ],
-      "cflags_c": [ "-std=c11", "-O3", "-Wall", "-Wextra", "-Wconversion", "-fvisibility=hidden" ],
+      "cflags_c": [ "-std=c11", "-O3", "-Wall", "-Wextra", "-Wconversion", "-Werror=implicit-function-declaration", "-fvisibility=hidden" ],
       "defines": [ "NAPI_VERSION=9", "_GNU_SOURCE" ],
       "conditions": [
         [ "sanitize==1", {

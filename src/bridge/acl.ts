@@ -12,8 +12,10 @@
  * Each file is opened once; owner, permissions and contents are those of that one open file, so nothing can be put in its place between
  * check and use.
  */
-import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { isAbsolute } from 'node:path';
 import { reasonOf } from '../base/errors.ts';
+import { whyNotTrusted } from '../sys/file-trust.ts';
 import { type AclRule, AclSyntaxError, EVERY_BRIDGE, parseAclText } from './acl-text.ts';
 
 /** The path that is compiled into Debian's program. */
@@ -30,8 +32,8 @@ export interface AclReading {
   readonly open?: (path: string) => number;
   /** Take a file also when others can write it. */
   readonly trustWritable?: boolean;
-  /** Who else but root may own a file; default: the user of this process. */
-  readonly owner?: number;
+  /** Includes must have absolute paths: the working directory is not that of the user who asks. */
+  readonly absoluteOnly?: boolean;
 }
 
 /** An access list with everything that it includes. */
@@ -70,6 +72,9 @@ export function readAcl(path: string, reading: AclReading = {}): Acl {
 
   const readFile = (file: string, via: AclRule | undefined, within: readonly FileId[]): void => {
     const place = via === undefined ? file : `${via.file}:${via.line}`;
+    if (via !== undefined && reading.absoluteOnly === true && !isAbsolute(file)) {
+      throw new AclError(place, `'${file}' is not absolute, and the working directory is not that of who asks`);
+    }
     let fd: number;
     try {
       fd = open(file);
@@ -88,7 +93,8 @@ export function readAcl(path: string, reading: AclReading = {}): Acl {
       id = `${stats.dev}:${stats.ino}`;
       if (within.includes(id)) throw new AclError(place, `'${file}' includes itself`);
       if (within.length >= MAX_DEPTH) throw new AclError(place, `more than ${MAX_DEPTH} files within each other`);
-      const doubt = whyNotTrusted(stats, reading);
+      if (!stats.isFile()) throw new AclError(file, 'it is not a regular file');
+      const doubt = reading.trustWritable === true ? undefined : whyNotTrusted(stats);
       if (doubt !== undefined) throw new AclError(file, doubt);
       contents = readAll(fd, file);
     } finally {
@@ -109,17 +115,6 @@ type FileId = string;
 
 function openAsSelf(path: string): number {
   return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
-}
-
-function whyNotTrusted(stats: Stats, reading: AclReading): string | undefined {
-  if (!stats.isFile()) return 'it is not a regular file';
-  if (reading.trustWritable === true) return undefined;
-  const owner = reading.owner ?? process.geteuid?.() ?? 0;
-  if (stats.uid !== 0 && stats.uid !== owner)
-    return `it belongs to user ${stats.uid}, who could write anything into it`;
-  if ((stats.mode & 0o002) !== 0) return 'everybody can write it';
-  if ((stats.mode & 0o020) !== 0 && stats.gid !== 0) return `group ${stats.gid} can write it`;
-  return undefined;
 }
 
 function readAll(fd: number, file: string): Uint8Array {

@@ -157,7 +157,7 @@ static napi_value native_netif_bridge_add(napi_env env, napi_callback_info info)
   struct ifreq request = next_interface(&call);
   request.ifr_ifindex = next_int(&call);
   if (call.error != 0) return reply_refusal(&call);
-  return reply(&call, request_of(AF_INET, SIOCBRADDIF, &request));
+  return reply(&call, netif_request(AF_INET, SIOCBRADDIF, &request));
 }
 
 const struct export_row NETIF_EXPORTS[] = {
