@@ -53,6 +53,8 @@ export const ERROR_TABLE = {
   PASSEL_E_QRAP_FD: { exitStatus: 1, form: 'descriptor {value} cannot be had: {reason}' },
   PASSEL_E_ACL: { exitStatus: 1, form: "failed to parse acl file '{place}': {reason}" },
   PASSEL_E_ACL_DENIED: { exitStatus: 1, form: "access denied by acl file: bridge '{bridge}': {reason}" },
+  PASSEL_E_POLICY: { exitStatus: 1, form: "--policy: '{value}' is not a policy: {reason}" },
+  PASSEL_E_BROKER: { exitStatus: 1, form: "the fd broker at '{value}': {reason}" },
   PASSEL_E_BRIDGE: { exitStatus: 1, form: '{reason}' },
   PASSEL_E_PR_ACTIVATION: { exitStatus: 1, form: 'socket activation failed: {reason}' },
   PASSEL_E_PR_PID_FILE: { exitStatus: 1, form: "{option}: cannot use the PID file '{value}': {reason}" },

@@ -29,6 +29,14 @@ static napi_value native_set_non_blocking(napi_env env, napi_callback_info info)
   return reply_result(&call, fcntl(fd, F_SETFL, on != 0 ? flags | O_NONBLOCK : flags & ~O_NONBLOCK));
 }
 
+/* statusFlags(fd): F_GETFL */
+static napi_value native_status_flags(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  int32_t fd = next_int(&call);
+  if (call.error != 0) return reply_refusal(&call);
+  return reply_result(&call, fcntl(fd, F_GETFL));
+}
+
 /* duplicate(fd, lowest): the new descriptor is the first free one from `lowest` and is close-on-exec */
 static napi_value native_duplicate(napi_env env, napi_callback_info info) {
   struct call call = begin_call(env, info);
@@ -129,6 +137,7 @@ static napi_value native_set_file_limit(napi_env env, napi_callback_info info) {
 const struct export_row DESCRIPTOR_EXPORTS[] = {
     {"setCloseOnExec", native_set_close_on_exec},
     {"setNonBlocking", native_set_non_blocking},
+    {"statusFlags", native_status_flags},
     {"duplicate", native_duplicate},
     {"duplicateTo", native_duplicate_to},
     {"closeOnExecFrom", native_close_on_exec_from},

@@ -56,6 +56,7 @@ extern const struct export_row POLL_EXPORTS[];
 extern const struct export_row UNIX_SOCKET_EXPORTS[];
 extern const struct export_row SCM_EXPORTS[];
 extern const struct export_row DESCRIPTOR_EXPORTS[];
+extern const struct export_row OPEN_EXPORTS[];
 extern const struct export_row MEMORY_EXPORTS[];
 extern const struct export_row TAP_EXPORTS[];
 extern const struct export_row TAP_IO_EXPORTS[];

@@ -82,11 +82,47 @@ static napi_value native_peer_credentials(napi_env env, napi_callback_info info)
   return reply(&call, 0);
 }
 
+/* peerGroups(fd, out): supplementary groups of the peer when the connection was made; their number, or -ERANGE for too many */
+static napi_value native_peer_groups(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  int32_t fd = next_int(&call);
+  size_t length = 0;
+  if (napi_get_typedarray_info(env, call.arguments[1], NULL, &length, NULL, NULL, NULL) != napi_ok) fail_call(&call, EINVAL);
+  int32_t *out = next_int_array(&call, 0);
+  if (call.error != 0) return reply_refusal(&call);
+  socklen_t size = (socklen_t)(length * sizeof *out);
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, out, &size) < 0) return reply(&call, -errno);
+  return reply(&call, (int64_t)(size / sizeof *out));
+}
+
+/* unixName(fd, peer): the address of this end (0) or the other (1), a string of bytes, '' for none; abstract names start with NUL */
+static napi_value native_unix_name(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  int32_t fd = next_int(&call);
+  int32_t peer = next_int(&call);
+  if (call.error != 0) return reply_refusal(&call);
+  struct sockaddr_un address;
+  memset(&address, 0, sizeof address);
+  socklen_t length = sizeof address;
+  struct sockaddr *out = (struct sockaddr *)&address;
+  if ((peer != 0 ? getpeername(fd, out, &length) : getsockname(fd, out, &length)) < 0) return reply(&call, -errno);
+  if (address.sun_family != AF_UNIX) return reply(&call, -EAFNOSUPPORT);
+  size_t size = length > offsetof(struct sockaddr_un, sun_path) ? length - offsetof(struct sockaddr_un, sun_path) : 0;
+  if (size > sizeof address.sun_path) size = sizeof address.sun_path;
+  /* A path may or may not have its NUL counted. */
+  if (size > 0 && address.sun_path[0] != '\0') size = strnlen(address.sun_path, size);
+  napi_value name = NULL;
+  napi_create_string_latin1(env, address.sun_path, size, &name);
+  return name;
+}
+
 const struct export_row UNIX_SOCKET_EXPORTS[] = {
     {"unixBind", native_unix_bind},
     {"unixConnect", native_unix_connect},
     {"unixAccept", native_unix_accept},
     {"socketPair", native_socket_pair},
     {"peerCredentials", native_peer_credentials},
+    {"peerGroups", native_peer_groups},
+    {"unixName", native_unix_name},
     {NULL, NULL},
 };

@@ -9,6 +9,7 @@ export interface NativeAddon
   extends DataPathAddon,
     UnixSocketAddon,
     DescriptorAddon,
+    OpenAddon,
     MemoryAddon,
     TapAddon,
     NetifAddon,
@@ -87,6 +88,16 @@ export interface UnixSocketAddon {
   /** SO_PEERCRED: pid, uid and gid of the peer at the time of connecting go to `out[0..2]`. */
   peerCredentials(fd: number, out: Int32Array): number;
   /**
+   * The address of a unix socket (`peer` 0) or of its other end (1), one character a byte; abstract names start with NUL. @returns '' for none, or
+   * -errno (-ENOTCONN (-107); -EAFNOSUPPORT (-97): no unix socket)
+   */
+  unixName(fd: number, peer: number): string | number;
+  /**
+   * SO_PEERGROUPS (Linux 4.13): the peer's supplementary groups at the time of connecting go to `out`. @returns their number, or -errno (-ERANGE
+   * (-34): more than `out` has room for)
+   */
+  peerGroups(fd: number, out: Int32Array): number;
+  /**
    * One sendmsg(2) with `count` (at most 253) descriptors, which stay the caller's. With descriptors at least one byte must go.
    * @returns bytes taken (all descriptors went with the first) or -errno
    */
@@ -113,6 +124,8 @@ export interface DescriptorAddon {
   setCloseOnExec(fd: number, on: number): number;
   /** O_NONBLOCK, which everybody who shares the open file sees; `on` is 0 or 1. */
   setNonBlocking(fd: number, on: number): number;
+  /** F_GETFL of fcntl(2): access mode (bits 0 and 1) and O_* flags. */
+  statusFlags(fd: number): number;
   /** F_DUPFD_CLOEXEC: a new fd for the same open file, the first free one from `lowest`. */
   duplicate(fd: number, lowest: number): number;
   /** dup3(2) with O_CLOEXEC: `target` is closed first if it is open. */
@@ -133,6 +146,20 @@ export interface DescriptorAddon {
   getFileLimit(hard: number): number;
   /** Sets the soft RLIMIT_NOFILE. */
   setFileLimit(soft: number): number;
+}
+
+/** Opening files for somebody else. Every fd is close-on-exec and the caller's. */
+export interface OpenAddon {
+  /**
+   * openat2(2): `path`, relative to the open folder `dirFd`, with O_* `flags` and, for O_CREAT, `mode`. -EXDEV (-18): a link or `..` leads out
+   * of the folder; -ELOOP (-40): a magic link.
+   */
+  openBeneath(dirFd: number, path: string, flags: number, mode: number): number;
+  /**
+   * open(2) as a user: with the file system rights of `uid`, `gid` and the first `count` of `groups`. -EPERM (-1): this process may not act for
+   * others (CAP_SETUID, CAP_SETGID).
+   */
+  openAs(path: string, flags: number, uid: number, gid: number, groups: Int32Array, count: number): number;
 }
 
 /** Memory that other processes can be given. */

@@ -1,9 +1,7 @@
 /** Debian's qemu-bridge-helper and ours, asked the same: verdict, exit status, message to QEMU, tap and what is left compared. */
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type BridgeOutcome, type BridgePlace, createBridgePlace } from '../../support/bridge/caller.ts';
-import { PROJECT_ROOT } from '../../support/native-tools.ts';
 import {
   needCommand,
   needNamespaces,
@@ -12,10 +10,10 @@ import {
   type Requirement,
   requireOrSkip,
 } from '../../support/netns/capabilities.ts';
-import { CASES, type Ending } from './cases.ts';
+import { CASES } from './cases.ts';
+import { endingOf } from './ending.ts';
 
 const C_HELPER = '/usr/lib/qemu/qemu-bridge-helper';
-const OURS = [process.execPath, join(PROJECT_ROOT, 'dist/helpers/passel-bridge-helper.cjs')];
 
 const needHelper: Requirement = {
   name: 'qemu-bridge-helper',
@@ -31,14 +29,6 @@ const suite = await requireOrSkip(
   needCommand('setpriv', 'util-linux'),
 );
 
-function endingOf({ status, byte, taps }: BridgeOutcome): Ending {
-  if (status < 0) return 'crash';
-  if (status === 0 && byte === '00' && taps.length === 1) return 'tap';
-  if (status === 0 && byte === null) return 'help';
-  expect({ status, byte, taps }, 'a refusal sends nothing').toEqual({ status: 1, byte: null, taps: [] });
-  return 'no';
-}
-
 suite('passel-bridge-helper beside qemu-bridge-helper', () => {
   let place: BridgePlace;
   const outcomes = new Map<string, { c: BridgeOutcome; ours: BridgeOutcome }>();
@@ -46,7 +36,7 @@ suite('passel-bridge-helper beside qemu-bridge-helper', () => {
   beforeAll(async () => {
     place = await createBridgePlace(C_HELPER);
     const as = async (cases: typeof CASES, command: string): Promise<void> => {
-      const programs = { c: { command: [command] }, ours: { command: OURS, ambient: true } };
+      const programs = { c: { command: [command] }, ours: { command: place.helper, ambient: true } };
       const results = await place.run(cases, programs);
       for (const [index, result] of results.entries()) {
         outcomes.set(cases[index]!.name, { c: result['c']!, ours: result['ours']! });
@@ -97,7 +87,7 @@ suite('passel-bridge-helper beside qemu-bridge-helper', () => {
         check('br0', 'allow all\ndeny br0\n'),
         check('veth0', 'allow all\n'),
       ],
-      { ours: { command: OURS } },
+      { ours: { command: place.helper } },
     );
     const [jumbo, denied, veth] = results.map((result) => result['ours']!);
     expect(jumbo).toMatchObject({ status: 0, taps: [], left: [], stderr: '' });
@@ -122,7 +112,7 @@ suite('passel-bridge-helper beside qemu-bridge-helper', () => {
         asked('list', '--acl=/etc/qemu/none'),
         asked('too many', '--queues=254'),
       ],
-      { ours: { command: OURS } },
+      { ours: { command: place.helper } },
     );
     const [named, queues, taken, list, tooMany] = results.map((result) => result['ours']!);
     expect(named!.taps).toMatchObject([{ name: 'guest0', isolated: true, bridge: 'br0' }]);
@@ -136,7 +126,7 @@ suite('passel-bridge-helper beside qemu-bridge-helper', () => {
     expect(tooMany!.stderr).toContain("--queues: '254' is not valid: expected a number of queues, 1 to 253");
   });
 
-  it('needs CAP_NET_ADMIN, and says so', async () => {
+  it('needs CAP_NET_ADMIN or a broker, and says so', async () => {
     const [result] = await place.run(
       [
         {
@@ -146,7 +136,7 @@ suite('passel-bridge-helper beside qemu-bridge-helper', () => {
           user: { uid: 1000, gid: 1000 },
         },
       ],
-      { ours: { command: OURS } },
+      { ours: { command: place.helper, env: { PASSEL_BROKER: '/mnt/nobody.sock' } } },
     );
     expect(result!['ours']).toMatchObject({ status: 1, byte: null, taps: [], left: [] });
     expect(result!['ours']!.stderr).toContain('CAP_NET_ADMIN');

@@ -111,6 +111,7 @@ def run(program, case):
         [*prefix, *program["command"], *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
+        env={**os.environ, **program.get("env", {})},
         pass_fds=() if theirs == 99 else (theirs,),
         cwd=case.get("cwd") or "/",
         timeout=60,

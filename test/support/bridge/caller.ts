@@ -1,5 +1,7 @@
 /** Runs bridge helpers as their callers do, in a network of their own: see caller.py. */
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { PROJECT_ROOT } from '../native-tools.ts';
 import { createNamespace, type Namespace } from '../netns/namespace.ts';
 
 /** A file of the access list's folder. `text` holds a byte in each character. */
@@ -48,6 +50,7 @@ export interface BridgeProgram {
   readonly command: readonly string[];
   /** Give it CAP_NET_ADMIN when it runs as another user. */
   readonly ambient?: boolean;
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** Bridges of the network, with their MTU. */
@@ -56,8 +59,13 @@ export const BRIDGES = { br0: 1500, 'br-jumbo': 9000, abcdefghijklmno: 1400 } as
 /** A network with {@link BRIDGES}, an interface `veth0` that is none, /etc/qemu of its own and a tun device for everybody. */
 export interface BridgePlace {
   readonly namespace: Namespace;
-  /** A copy of `file`, setuid root. */
+  /** A copy of the C program, setuid root. */
   readonly setuidCopy: string;
+  /** Ours, as a command that every user can run. */
+  readonly helper: readonly string[];
+  readonly broker: readonly string[];
+  /** A client of the broker: see broker-client.py. */
+  readonly client: readonly string[];
   run(
     cases: readonly BridgeCase[],
     programs: Readonly<Record<string, BridgeProgram>>,
@@ -67,12 +75,15 @@ export interface BridgePlace {
 
 export async function createBridgePlace(file: string): Promise<BridgePlace> {
   const namespace = await createNamespace('bridges');
+  const folder = dirname(fileURLToPath(import.meta.url));
   const lines = [
     'mount -t sysfs sysfs /sys',
     // The access list's path is compiled into the C program.
     'mount -t tmpfs none /mnt',
     'mkdir /mnt/etc /mnt/bin && cp -a /etc/. /mnt/etc && mkdir -p /mnt/etc/qemu && mount --bind /mnt/etc /etc',
     `cp ${file} /mnt/bin/helper && chmod 4755 /mnt/bin/helper`,
+    // Other users must be able to read these, wherever the project lies.
+    `cp -r ${PROJECT_ROOT}/dist /mnt/passel && cp ${folder}/broker-client.py /mnt/bin && chmod -R a+rX /mnt/passel /mnt/bin`,
     'mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200',
     'ip link add veth0 type veth peer name veth1',
     ...Object.entries(BRIDGES).map(
@@ -85,13 +96,16 @@ export async function createBridgePlace(file: string): Promise<BridgePlace> {
     await namespace.close();
     throw error;
   }
-  const script = fileURLToPath(new URL('./caller.py', import.meta.url));
+  const script = join(folder, 'caller.py');
   return {
     namespace,
     setuidCopy: '/mnt/bin/helper',
+    helper: [process.execPath, '/mnt/passel/helpers/passel-bridge-helper.cjs'],
+    broker: [process.execPath, '/mnt/passel/helpers/passel-fd-broker.cjs'],
+    client: ['/usr/bin/python3', '/mnt/bin/broker-client.py'],
     async run(cases, programs) {
       const input = JSON.stringify({ acl_dir: '/etc/qemu', programs, cases });
-      const { stdout } = await namespace.run('python3', [script], { input, timeoutMs: 120_000 });
+      const { stdout } = await namespace.run('/usr/bin/python3', [script], { input, timeoutMs: 120_000 });
       return stdout
         .trimEnd()
         .split('\n')
