@@ -16,18 +16,15 @@ import {
 } from './protocol.ts';
 import type { KeptName, Registry } from './registry.ts';
 
-/** Makes taps: the bridge helper's part, which the broker does not know. */
-export interface TapMaker {
-  /**
-   * Decides by the access list as `peer` would read it, and makes the tap.
-   * @returns descriptors, one a queue, the caller's
-   * @throws BrokerError `denied` or `system`
-   */
-  (
-    request: VerbRequest<'tap'>,
-    peer: Peer,
-  ): { readonly fds: readonly number[]; readonly result: Readonly<Record<string, unknown>> };
-}
+/**
+ * Makes taps: the bridge helper's part, which the broker does not know. Decides by the access list as `peer` would read it.
+ * @returns descriptors, one a queue, the caller's
+ * @throws BrokerError `denied` or `system`
+ */
+export type TapMaker = (
+  request: VerbRequest<'tap'>,
+  peer: Peer,
+) => { readonly fds: readonly number[]; readonly result: Readonly<Record<string, unknown>> };
 
 /** What verbs work with. */
 export interface VerbContext {
