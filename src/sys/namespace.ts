@@ -9,7 +9,7 @@ import { checkStatus, createSystemError } from './errors.ts';
 import { nativePath } from './native.ts';
 import type { NativeAddon, PollHandle } from './native-addon.ts';
 import { type ChildEnd, decodeWaitStatus, listEnvironment, startProgram } from './process.ts';
-import { receiveWithFds, sendWithFds } from './scm.ts';
+import { receiveWithFds } from './scm.ts';
 
 /** An address or a route of the tap, for {@link TapRequest}. */
 export interface TapAddress {
@@ -330,7 +330,8 @@ function takeOver(native: NativeAddon, { requests, reports, agentPid, first, end
     start() {
       const bytes = new Uint8Array(REQUEST_BYTES);
       bytes[0] = REQUEST_GO;
-      sendWithFds(native, requests, bytes, []);
+      // An agent that is gone says so by its end.
+      native.sendFds(requests, bytes, 0, bytes.length, new Int32Array(0), 0);
     },
     ended: ended.next().then((report): NamespaceEnd => {
       if (report?.kind === REPORT_ENDED) return { kind: 'command', end: decodeWaitStatus(report.a) };
