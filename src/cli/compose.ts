@@ -12,6 +12,7 @@ import { PasselError, reasonOf } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import { createAddressMap } from '../forward/address-map.ts';
 import { type ForwardListeners, openListeners } from '../forward/listeners.ts';
+import type { SpliceForward } from '../forward/splice/ports.ts';
 import { createPcapLink, type PcapLink } from '../link/pcap.ts';
 import { createTraceLink } from '../link/trace.ts';
 import {
@@ -33,6 +34,7 @@ import { createForwardRules } from './control/forward-rules.ts';
 import type { ControlApi } from './control/routes.ts';
 import type { ControlServer } from './control/server.ts';
 import { createEventStatistics } from './event-statistics.ts';
+import type { NamespaceSplice, NamespaceSpliceConfig } from './namespace-splice.ts';
 import type { NetworkConfig } from './network-config.ts';
 import type { PasstConfig } from './passt-config.ts';
 import { unlinkIfThere } from './pid-file.ts';
@@ -68,12 +70,14 @@ export function startPasst(config: PasstConfig, log: Logger): Promise<RunningSta
 /**
  * Starts the stack of `config`.
  * @param createTransport - the way to its guest
+ * @param spliceConfig - the guest is a namespace: how its loopback and the host's are joined
  * @throws PasselError when a socket, port or file cannot be opened; nothing is left open then
  */
 export async function startStack(
   config: NetworkConfig,
   log: Logger,
   createTransport: (parts: TransportParts) => GuestTransport,
+  spliceConfig?: NamespaceSpliceConfig,
 ): Promise<RunningStack> {
   const native = loadNative();
   const arena = createArena(ARENA_BYTES);
@@ -85,6 +89,7 @@ export async function startStack(
   let pcap: PcapLink | undefined;
   let rawEcho: OpenRawEcho | undefined;
   let stack: NetworkStack | undefined;
+  let loopback: NamespaceSplice | undefined;
   let controlFd = -1;
   let control: ControlServer | undefined;
   let statistics: NodeJS.Timeout | undefined;
@@ -99,6 +104,7 @@ export async function startStack(
     control?.close();
     if (control === undefined && controlFd >= 0) native.close(controlFd);
     stack?.close();
+    loopback?.close();
     transport.close();
     forwards?.closeAll();
     rawEcho?.close();
@@ -116,19 +122,24 @@ export async function startStack(
       const path = await claimSocketPath(config.controlPath, '--conf-path');
       controlFd = listenAt(native, path, '--conf-path', OWNER_ONLY);
     }
-    const listeners = openListeners(
-      config.forwards.filter((rule) => !rule.scan),
-      {
-        sockets,
-        view: arena.view,
-        scratchOffset: endpoint,
-        logger: log,
-        ipv4: config.stack.ipv4 !== undefined,
-        ipv6: config.stack.ipv6 !== undefined,
-        freebind: config.freebind,
-      },
-    );
+    const listeners = openListeners(config.forwards, {
+      sockets,
+      view: arena.view,
+      scratchOffset: endpoint,
+      logger: log,
+      ipv4: config.stack.ipv4 !== undefined,
+      ipv6: config.stack.ipv6 !== undefined,
+      freebind: config.freebind,
+    });
     forwards = listeners;
+    if (spliceConfig !== undefined) {
+      const onHostClose = (index: number): void => stack?.onForwardRemoved(index);
+      const parts = { native, arena, sockets, forwards, log, kickTurn: () => poller.kickTurn(), onHostClose };
+      // Loaded only for namespaces.
+      const { createNamespaceSplice } = await import('./namespace-splice.ts');
+      loopback = createNamespaceSplice(spliceConfig, parts);
+    }
+    const { splice } = loopback ?? {};
     let link: GuestLink = transport.link;
     if (config.pcapPath !== undefined) {
       pcap = createPcapLink({
@@ -152,6 +163,7 @@ export async function startStack(
       log,
       secret: randomFillSync(new Uint32Array(8)),
       rawEcho,
+      bypass: loopback?.bypass,
     });
     stack = running;
 
@@ -164,7 +176,11 @@ export async function startStack(
     poller.handlers[KIND_PING] = (index, events) => running.onFlowEvent(KIND_PING, index, events);
     poller.handlers[KIND_TCP_LISTENER] = (index) => running.onTcpListener(index);
     poller.handlers[KIND_UDP_LISTENER] = (index) => running.onUdpListener(index);
-    poller.onTurnEnd = () => running.endTurn();
+    splice?.install(poller.handlers);
+    poller.onTurnEnd = () => {
+      running.endTurn();
+      splice?.endTurn();
+    };
 
     await transport.open({
       onRoom: () => running.onLinkRoom(),
@@ -174,7 +190,7 @@ export async function startStack(
     });
     const { socketPath } = transport;
     if (controlFd >= 0) {
-      const api = createControlApi(config, running, listeners, socketPath, log);
+      const api = createControlApi(config, running, listeners, socketPath, log, splice);
       // Loaded only where it is wanted: HTTP takes its time to load.
       const { openControlServer } = await import('./control/server.ts');
       control = await openControlServer(controlFd, api, log);
@@ -185,6 +201,7 @@ export async function startStack(
       statistics = setInterval(() => writeStderr(table.takeLine() ?? ''), config.statsSeconds * 1000);
     }
     listeners.watchAll();
+    loopback?.start();
     poller.start();
   } catch (error) {
     await stop();
@@ -212,6 +229,7 @@ function createControlApi(
   listeners: ForwardListeners,
   socketPath: string | undefined,
   log: Logger,
+  splice: SpliceForward | undefined,
 ): ControlApi {
   const { ipv4, ipv6, tcp, udp } = config.stack;
   const forwards = createForwardRules({
@@ -219,7 +237,10 @@ function createControlApi(
     ephemeral: config.ephemeral,
     log,
     has: { ipv4: ipv4 !== undefined, ipv6: ipv6 !== undefined, tcp, udp },
-    onRemove: (index) => stack.onForwardRemoved(index),
+    onRemove(index) {
+      splice?.onListenerClosed(index, false);
+      stack.onForwardRemoved(index);
+    },
     endTurn: () => stack.endTurn(),
   });
   return { view: { stack, config: config.stack, listeners, socketPath }, forwards };

@@ -10,6 +10,7 @@ import { randomFillSync } from 'node:crypto';
 import { resolve } from 'node:path';
 import { isatty } from 'node:tty';
 import { PasselError } from '../base/errors.ts';
+import { mapIpv4 } from '../base/ip-text.ts';
 import { systemSources } from '../sys/host-facts.ts';
 import type { GuestNamespace, NamespaceEnd } from '../sys/namespace.ts';
 import { loadNative } from '../sys/native.ts';
@@ -18,6 +19,7 @@ import type { RunningStack } from './compose.ts';
 import { launchDaemon, prepareReadiness, takeDaemonMark } from './daemonise.ts';
 import { restartWithoutIoUring } from './io-uring.ts';
 import type { ClosableLogger } from './logging.ts';
+import type { NamespaceSpliceConfig } from './namespace-splice.ts';
 import { buildLoggingConfig } from './network-config.ts';
 import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import { PASTA_OPTIONS, type PastaOptionTable } from './options/pasta-options.ts';
@@ -106,8 +108,11 @@ async function servePasta(given: Given, found: FoundCommand | undefined, isDaemo
     const opened = await openPastaNamespace(native, config, found, runAs);
     namespace = opened;
     const tapFd = opened.tap?.fd;
-    running = await startStack(network, logger, (parts) =>
-      tapFd === undefined ? createNoTransport() : createTapTransport(tapFd, parts),
+    running = await startStack(
+      network,
+      logger,
+      (parts) => (tapFd === undefined ? createNoTransport() : createTapTransport(tapFd, parts)),
+      describeSplice(config, opened),
     );
     const readiness = isDaemon ? prepareReadiness() : undefined;
     if (given.has('no-sandbox')) logger.warn(NO_SANDBOX_WARNING);
@@ -155,6 +160,21 @@ function statusOf(end: NamespaceEnd, logger: ClosableLogger): number {
   if (end.kind === 'agent') throw new PasselError('PASSEL_E_NAMESPACE_AGENT', { value: 'somebody else' });
   logger.info('the namespace is gone: stopping');
   return 0;
+}
+
+/** How the loopbacks of both sides are joined. */
+function describeSplice(config: PastaConfig, namespace: GuestNamespace): NamespaceSpliceConfig {
+  const { ipv4, ipv6 } = config.network.stack;
+  const address4 = config.loopbackToLoopback || ipv4 === undefined ? undefined : mapIpv4(ipv4.guestAddress);
+  const address6 = config.loopbackToLoopback ? undefined : ipv6?.guestAddress;
+  return {
+    namespace,
+    namespaceForwards: config.namespaceForwards,
+    splice: config.splice,
+    guestAddress: (family) => (family === 4 ? address4 : address6),
+    ipv4: ipv4 !== undefined,
+    ipv6: ipv6 !== undefined,
+  };
 }
 
 /** On a terminal, its signals are the command's, which is in the same group of processes; we end when it does. */
