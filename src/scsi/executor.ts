@@ -50,6 +50,8 @@ export interface MultipathRoute {
    * @returns false when it is not; then nothing was done
    */
   take(fd: number, file: OpenFile, request: Uint8Array, reply: ReplyWith): boolean;
+  /** Resolves when nothing of it needs the queue any more. */
+  close?(): Promise<void>;
 }
 
 /** What a route answers with: a status and either sense to make, or what a device said (96 bytes of sense, and data). */

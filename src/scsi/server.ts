@@ -69,7 +69,7 @@ export interface PrHelperServer {
 const ORDERLY: ReadonlySet<ConnectionEnd> = new Set(['closed by the client', 'server stopped', 'socket error']);
 
 export function createPrHelperServer(options: PrHelperServerOptions): PrHelperServer {
-  const { native, log, onAccess, findPath, requestTimeoutMs = REQUEST_TIMEOUT_DEFAULT_MS } = options;
+  const { native, log, onAccess, findPath, multipath, requestTimeoutMs = REQUEST_TIMEOUT_DEFAULT_MS } = options;
   const executor = createExecutor({ ...options, requestTimeoutMs });
   const connections = new Set<Connection>();
   /** Closed by their clients while a device had their request. */
@@ -80,6 +80,7 @@ export function createPrHelperServer(options: PrHelperServerOptions): PrHelperSe
   let listenPoll: PollHandle | undefined;
   let retry: NodeJS.Timeout | undefined;
   let stopped: (() => void) | undefined;
+  let finishing = false;
 
   const count = (answer: Answer): void => {
     if (answer.status === STATUS_GOOD) counts.good++;
@@ -97,9 +98,13 @@ export function createPrHelperServer(options: PrHelperServerOptions): PrHelperSe
   };
 
   const finishIfDone = (): void => {
-    if (stopped === undefined || connections.size > 0 || orphans.size > 0) return;
-    executor.close();
-    stopped();
+    if (stopped === undefined || finishing || connections.size > 0 || orphans.size > 0) return;
+    finishing = true;
+    const finished = stopped;
+    void Promise.resolve(multipath?.close?.()).then(() => {
+      executor.close();
+      finished();
+    });
   };
 
   const host: ConnectionHost = {

@@ -118,6 +118,14 @@ export const PR_HELPER_OPTIONS = {
     help: 'Never serve this device',
     parse: parseDevice,
   }),
+  multipath: value({
+    isExtension: true,
+    group: REQUESTS,
+    valueName: 'POLICY',
+    defaultText: 'fan-out',
+    help: "Changes to a device with several paths: 'fan-out' registers all of them, 'refuse' none",
+    parse: parseWord(['fan-out', 'refuse']),
+  }),
   'access-log': value({
     isExtension: true,
     group: MESSAGES,

@@ -5,7 +5,9 @@
 import { PasselError, reasonOf } from '../../base/errors.ts';
 import type { LogLevel } from '../../base/logger.ts';
 import { type AccessEntry, formatAccess } from '../../scsi/describe.ts';
-import { createPrHelperServer, type PrHelperServer } from '../../scsi/server.ts';
+import { createAnswerQueue } from '../../scsi/executor.ts';
+import { createMultipathRoute } from '../../scsi/multipath/route.ts';
+import { createPrHelperServer, type PrHelperServer, REQUEST_TIMEOUT_DEFAULT_MS } from '../../scsi/server.ts';
 import { loadNative, type NativeAddon } from '../../sys/native.ts';
 import { FIRST_ACTIVATED_FD, takeActivatedCount } from '../../sys/systemd-activation.ts';
 import { launchDaemon, prepareReadiness, takeDaemonMark } from '../daemonise.ts';
@@ -126,10 +128,15 @@ async function serve(given: Given, identity: Identity, activated: number, isDaem
     const confinement = await prepareConfinement(native, path, logger);
     remove = confinement.removeSocket;
     dropPrivileges(native, identity);
+    const requestTimeoutMs = (given.last('request-timeout') ?? REQUEST_TIMEOUT_DEFAULT_MS / 1000) * 1000;
+    const policy = given.last('multipath') ?? 'fan-out';
+    const queue = createAnswerQueue(native);
     server = createPrHelperServer({
       native,
       log: logger,
-      requestTimeoutMs: (given.last('request-timeout') ?? 30) * 1000,
+      requestTimeoutMs,
+      queue,
+      multipath: createMultipathRoute({ native, log: logger, queue, requestTimeoutMs, policy }),
       rules: {
         allow: given.all('allow-device').map(({ parsed }) => parsed),
         deny: given.all('deny-device').map(({ parsed }) => parsed),
@@ -139,7 +146,7 @@ async function serve(given: Given, identity: Identity, activated: number, isDaem
     server.listen(fd);
     if (given.has('no-sandbox')) {
       logger.warn('--no-sandbox: whoever takes over this process can do all that its user can; for debugging only');
-    } else confinement.enter({ mayOpenForWriting: false });
+    } else confinement.enter({ mayOpenForWriting: policy === 'fan-out' });
     if (readiness?.report() === false) throw new PasselError('PASSEL_E_DAEMON', { reason: 'its launcher was ended' });
     ready = true;
   } catch (error) {
