@@ -5,16 +5,19 @@
 import type { Arena } from '../../src/base/arena.ts';
 import type { GuestLink } from '../../src/stack/ports.ts';
 
-const HEADROOM_BYTES = 4;
+const LENGTH_BYTES = 4;
+const VNET_BYTES = 12;
 
 export class FakeLink implements GuestLink {
-  readonly headroomBytes = HEADROOM_BYTES;
-  readonly hasVnetHeader = false;
-  readonly offloads = 0;
-  readonly maxFrameBytes = 65535;
+  readonly headroomBytes: number;
+  readonly hasVnetHeader: boolean;
+  readonly offloads: number;
+  readonly maxFrameBytes: number;
   connected = true;
   /** Frames that left by `flush`, oldest first; the test takes them out. */
   readonly sent: Uint8Array[] = [];
+  /** Their virtio-net headers, on a link that has them. */
+  readonly sentHeaders: Uint8Array[] = [];
   /** While true, `flush` leaves everything queued. */
   stalled = false;
   /** Number of `flush` calls that sent something. */
@@ -34,10 +37,17 @@ export class FakeLink implements GuestLink {
   private queued = 0;
   private readonly rxBase: number;
   private readonly rxBytes: number;
-  private readonly fromGuest: Uint8Array[] = [];
+  private readonly fromGuest: { frame: Uint8Array; header: Uint8Array }[] = [];
 
-  /** @param txBytes room for frames to the guest */
-  constructor(arena: Arena, txBytes = 1 << 20, rxBytes = 1 << 20) {
+  /**
+   * @param txBytes room for frames to the guest
+   * @param offloads OFFLOAD_*; not 0: frames have virtio-net headers
+   */
+  constructor(arena: Arena, txBytes = 1 << 20, rxBytes = 1 << 20, offloads = 0) {
+    this.hasVnetHeader = offloads !== 0;
+    this.offloads = offloads;
+    this.headroomBytes = LENGTH_BYTES + (this.hasVnetHeader ? VNET_BYTES : 0);
+    this.maxFrameBytes = this.hasVnetHeader ? 65549 : 65535;
     this.arena = arena;
     this.txBytes = txBytes;
     this.limitBytes = txBytes;
@@ -54,9 +64,9 @@ export class FakeLink implements GuestLink {
     this.limitBytes = Math.min(bytes, this.txBytes);
   }
 
-  /** Lets the next `receive` give this frame (a copy is taken). */
-  pushFromGuest(frame: Uint8Array): void {
-    this.fromGuest.push(frame.slice());
+  /** Lets the next `receive` give this frame (a copy is taken). @param header for a link that has virtio-net headers */
+  pushFromGuest(frame: Uint8Array, header = new Uint8Array(VNET_BYTES)): void {
+    this.fromGuest.push({ frame: frame.slice(), header });
   }
 
   receive(frames: Int32Array): number {
@@ -65,7 +75,11 @@ export class FakeLink implements GuestLink {
     let at = this.rxBase;
     let count = 0;
     while (this.fromGuest.length > 0 && count * 2 < frames.length) {
-      const frame = this.fromGuest[0]!;
+      const { frame, header } = this.fromGuest[0]!;
+      if (this.hasVnetHeader) {
+        this.arena.bytes.set(header, at);
+        at += VNET_BYTES;
+      }
       if (at + frame.length > this.rxBase + this.rxBytes) break;
       this.arena.bytes.set(frame, at);
       frames[count * 2] = at;
@@ -88,7 +102,7 @@ export class FakeLink implements GuestLink {
   }
 
   commit(offset: number, lengthBytes: number): void {
-    if (offset !== this.txTail + HEADROOM_BYTES || offset + lengthBytes > this.txBase + this.txBytes) {
+    if (offset !== this.txTail + this.headroomBytes || offset + lengthBytes > this.txBase + this.txBytes) {
       throw new RangeError(`a frame of ${lengthBytes} bytes at ${offset} does not follow the last one`);
     }
     if (lengthBytes > this.maxFrameBytes || lengthBytes < 14) throw new RangeError(`frame of ${lengthBytes} bytes`);
@@ -107,7 +121,9 @@ export class FakeLink implements GuestLink {
       const length = this.lengths[i]!;
       this.framesSent++;
       this.bytesSent += length;
-      if (this.keepFrames) this.sent.push(this.arena.bytes.slice(offset, offset + length));
+      if (!this.keepFrames) continue;
+      this.sent.push(this.arena.bytes.slice(offset, offset + length));
+      if (this.hasVnetHeader) this.sentHeaders.push(this.arena.bytes.slice(offset - VNET_BYTES, offset));
     }
     this.queued = 0;
     this.txTail = this.txBase;

@@ -178,7 +178,7 @@ function sendBatch(
   core: TcpCore,
   index: number,
   seq: number,
-  frameBytes: number,
+  wantedFrameBytes: number,
   count: number,
   shareBytes: number,
   onlyLast: boolean,
@@ -186,11 +186,17 @@ function sendBatch(
   const { columns: c, flows, sockets, ctx } = core;
   const { link } = ctx;
   const headerBytes = dataHeaderBytes(flows.family[index]!);
-  const strideBytes = link.headroomBytes + headerBytes + frameBytes;
-  let frames = Math.min(count, PEEK_SEGMENTS, Math.ceil(shareBytes / frameBytes));
-  const room = Math.trunc((link.roomBytes() - PADDING_BYTES) / strideBytes);
-  if (frames > room) frames = room;
-  if (frames <= 0) return BATCH_NO_ROOM;
+  const overheadBytes = link.headroomBytes + headerBytes;
+  const room = link.roomBytes() - PADDING_BYTES;
+  let frameBytes = wantedFrameBytes;
+  if (room < overheadBytes + frameBytes) {
+    // Not even one: of many segments some may still fit.
+    const mss = c.mss[index]!;
+    frameBytes = Math.trunc((room - overheadBytes) / mss) * mss;
+    if (frameBytes <= 0) return BATCH_NO_ROOM;
+  }
+  const strideBytes = overheadBytes + frameBytes;
+  const frames = Math.min(count, PEEK_SEGMENTS, Math.ceil(shareBytes / frameBytes), Math.trunc(room / strideBytes));
   const start = link.reserve(frames * strideBytes + PADDING_BYTES);
   if (start < 0) return BATCH_NO_ROOM;
 

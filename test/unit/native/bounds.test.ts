@@ -6,6 +6,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { createArena } from '../../../src/base/arena.ts';
 import { ENDPOINT_BYTES, SOCKET_DGRAM } from '../../../src/stack/ports.ts';
 import { loadNative } from '../../../src/sys/native.ts';
+import { createSocketPair } from '../../../src/sys/unix-socket.ts';
 import { seededRandom } from '../../support/seeded-random.ts';
 import { allocateEndpoint, bindLoopback, connectPair, fillPattern, sumNaively } from '../sys/support.ts';
 
@@ -49,6 +50,11 @@ describe('arena ranges', () => {
     native.epollControl(set, 1, client, 4, 1, 1);
     native.setOption(server, 1, 42, 0);
 
+    // Keeps frames apart as a tap does; nobody reads, so it is soon full.
+    const [tapLike, tapPeer] = createSocketPair(native, 5);
+    fds.push(tapLike, tapPeer);
+    native.setNonBlocking(tapLike, 1);
+
     const calls: Record<string, (n: () => number) => number> = {
       sum: (n) => native.sum(n(), n(), n()),
       receive: (n) => native.receive(server, n(), n(), 0),
@@ -61,6 +67,8 @@ describe('arena ranges', () => {
       sendDatagramsTo: (n) => native.sendDatagramsTo(datagram, n(), n(), n(), n()),
       sendEqualDatagrams: (n) => native.sendEqualDatagrams(datagram, n(), n(), n()),
       sendTo: (n) => native.sendTo(datagram, n(), n(), n()),
+      tunRead: (n) => native.tunRead(tapLike, n(), n(), n(), n(), new Int32Array(16)),
+      tunWrite: (n) => native.tunWrite(tapLike, n(), n(), n()),
       receiveError: (n) => native.receiveError(datagram, n(), n(), n()),
       getName: (n) => native.getName(datagram, n()),
       getPeer: (n) => native.getPeer(client, n()),

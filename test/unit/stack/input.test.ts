@@ -38,17 +38,23 @@ let taken: string[];
 let counters: Counters;
 let guest: GuestState;
 let input: Input;
+let link: { hasVnetHeader: boolean };
+/** What the modules were told of the last TCP or UDP packet. */
+let told: Pick<PacketMeta, 'isChecksumTrusted' | 'datagramBytes'>;
 const arena = createArena(64 * 1024);
 
 function note(name: string): (meta: PacketMeta) => void {
-  return (meta) => void taken.push(`${name} ${meta.l4Length}`);
+  return (meta) => {
+    taken.push(`${name} ${meta.l4Length}`);
+    told = { isChecksumTrusted: meta.isChecksumTrusted, datagramBytes: meta.datagramBytes };
+  };
 }
 
 beforeEach(() => {
   taken = [];
   counters = new Counters();
   guest = new GuestState(config);
-  const link = { hasVnetHeader: false };
+  link = { hasVnetHeader: false };
   const ctx = { arena, view: arena.view, config, link, guest, counters, log: silentLogger, nowMs: 0 };
   input = new Input(ctx as unknown as StackContext, {
     arp: { input: () => void taken.push('arp') },
@@ -155,6 +161,32 @@ describe('dispatch of the guest’s frames', () => {
     expect(guest.macLo).toBe(0x00010203);
     give(ethernet(0x86dd, ipv6(6, tcpSegment)));
     expect([...guest.ipv6]).toEqual([0x20010db8, 0, 0, 9]);
+  });
+
+  it('tells from a virtio-net header whose checksums count, and which datagrams are several', () => {
+    const plain = ethernet(0x0800, ipv4(6, tcpSegment));
+    const giveBehind = (header: number[], frame: number[]): void => {
+      arena.bytes.set(header, FRAME_AT - 12);
+      give(frame);
+    };
+    const partial = [1, 1, 54, 0, 100, 0, 34, 0, 16, 0, 0, 0];
+    give(plain);
+    expect(told).toEqual({ isChecksumTrusted: false, datagramBytes: 0 });
+    link.hasVnetHeader = true;
+    giveBehind(partial, plain);
+    expect(told).toEqual({ isChecksumTrusted: true, datagramBytes: 0 });
+    giveBehind([2, ...new Array<number>(11).fill(0)], plain);
+    expect(told).toEqual({ isChecksumTrusted: true, datagramBytes: 0 });
+    giveBehind([1, 5, 42, 0, 3, 1, 34, 0, 6, 0, 0, 0], ethernet(0x0800, ipv4(17, udp(53))));
+    expect(told).toEqual({ isChecksumTrusted: true, datagramBytes: 0x103 });
+    giveBehind(new Array<number>(12).fill(0), plain);
+    expect(told).toEqual({ isChecksumTrusted: false, datagramBytes: 0 });
+    expect(taken).toHaveLength(5);
+    // A kind that nobody has offered, and a checksum outside the frame.
+    giveBehind([1, 3, ...partial.slice(2)], plain);
+    giveBehind([1, 0, 0, 0, 0, 0, 200, 0, 16, 0, 0, 0], plain);
+    expect(taken).toHaveLength(5);
+    expect(counters.badEthernet).toBe(2);
   });
 
   it('counts what it does not understand, and survives every truncation and any mutation', () => {

@@ -23,6 +23,7 @@ import { RoomQueue } from '../../../../src/stack/room-queue.ts';
 import { TcpModule } from '../../../../src/stack/tcp/module.ts';
 import { FakeLink } from '../../../support/fake-link.ts';
 import { endpointRecord, type FakeSocket, FakeSockets } from '../../../support/fake-sockets.ts';
+import { cutFrame } from '../../../support/segmenter.ts';
 import { makeStackConfig } from '../../../support/stack-config.ts';
 
 export const GUEST4 = new Uint32Array([0, 0, 0xffff, 0xc0000202]);
@@ -85,6 +86,15 @@ export interface HarnessOptions {
   readonly outboundAddress?: number;
   readonly outboundInterface?: string;
   readonly map?: Partial<AddressMap>;
+  /** OFFLOAD_* of the link. */
+  readonly offloads?: number;
+}
+
+let defaultOffloads = 0;
+
+/** The link of every later {@link Harness} that does not say otherwise has these OFFLOAD_*. */
+export function setDefaultOffloads(offloads: number): void {
+  defaultOffloads = offloads;
 }
 
 export class Harness {
@@ -101,7 +111,7 @@ export class Harness {
 
   constructor(options: HarnessOptions = {}) {
     const mtu = options.mtu ?? 1500;
-    this.link = new FakeLink(this.arena, options.roomBytes ?? 4 << 20, 4 << 20);
+    this.link = new FakeLink(this.arena, options.roomBytes ?? 4 << 20, 4 << 20, options.offloads ?? defaultOffloads);
     this.sockets = new FakeSockets(this.arena);
     const config = makeStackConfig(
       {
@@ -266,7 +276,11 @@ export class Harness {
 
   /** Takes the segments sent to the guest since the last time. */
   take(): Segment[] {
-    return this.link.sent.splice(0).map(parseFrame);
+    const { sent, sentHeaders, hasVnetHeader } = this.link;
+    const frames = sent.splice(0);
+    if (!hasVnetHeader) return frames.map(parseFrame);
+    const headers = sentHeaders.splice(0);
+    return frames.flatMap((frame, i) => cutFrame(headers[i]!, frame)).map(parseFrame);
   }
 
   /** As `take`, for when exactly one is expected. */

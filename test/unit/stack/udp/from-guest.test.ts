@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { EVENT_EDGE, EVENT_IN, KIND_UDP } from '../../../../src/stack/ports.ts';
+import { EVENT_EDGE, EVENT_IN, KIND_UDP, OFFLOAD_CHECKSUM } from '../../../../src/stack/ports.ts';
 import { ECONNREFUSED, endpointText } from '../../../support/fake-sockets.ts';
 import {
   endpoint,
@@ -72,6 +72,19 @@ describe('a datagram from the guest', () => {
     stack.fromGuest(...packets(1400), ...packets(1200));
     expect(sockets.last.sentDatagrams.map((d) => d.data)).toEqual([...data(1400), ...data(1200)]);
     expect(asked).toBe(1);
+  });
+
+  it('that is several, uncut, leaves as one again and arrives as several', () => {
+    stack = new TestStack({ offloads: OFFLOAD_CHECKSUM });
+    const all = pattern(10 * 1000 + 300);
+    stack.fromGuestUncut(udpPacket(GUEST_4, 4000, PEER_4, 53, all), 1000);
+    expect(stack.sockets.calls.get('sendEqualDatagrams')).toBe(1);
+    const sent = stack.sockets.last.sentDatagrams.map((d) => d.data);
+    expect(sent.map((data) => data.length)).toEqual([...new Array<number>(10).fill(1000), 300]);
+    expect(Buffer.concat(sent).equals(all)).toBe(true);
+    // A single one, whatever the header says of its length.
+    stack.fromGuestUncut(udpPacket(GUEST_4, 4000, PEER_4, 53, text('one')), 1000);
+    expect(stack.sockets.last.sentDatagrams.at(-1)!.data).toEqual(text('one'));
   });
 
   it('keeps its place among flows that alternate', () => {

@@ -54,6 +54,8 @@ export interface StackOptions {
   readonly log?: Logger;
   readonly dnsHost?: string;
   readonly outbound?: string;
+  /** OFFLOAD_* of the link; not 0: it has virtio-net headers. */
+  readonly offloads?: number;
 }
 
 export class TestStack {
@@ -70,7 +72,7 @@ export class TestStack {
   private readonly frameList = new Int32Array(8192);
 
   constructor(options: StackOptions = {}) {
-    this.link = new FakeLink(this.arena, options.txBytes ?? 1 << 23, options.rxBytes ?? 1 << 17);
+    this.link = new FakeLink(this.arena, options.txBytes ?? 1 << 23, options.rxBytes ?? 1 << 17, options.offloads);
     const config = makeConfig(options);
     const capacity = options.capacity ?? 256;
     const flows = new FlowTable(capacity, [1, 2]);
@@ -139,6 +141,13 @@ export class TestStack {
       if (count === 0) break;
     }
     this.endTurn();
+  }
+
+  /** The guest leaves the cutting of a packet into datagrams of `datagramBytes` to us. */
+  fromGuestUncut(packet: Uint8Array, datagramBytes: number): void {
+    const header = Uint8Array.of(1, 5, 42, 0, datagramBytes & 255, datagramBytes >> 8, 34, 0, 6, 0, 0, 0);
+    this.link.pushFromGuest(frameOf(packet), header);
+    this.fromGuest();
   }
 
   /** Hands out the sockets' events; the turn ends. */
