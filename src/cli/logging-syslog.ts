@@ -6,6 +6,7 @@
  * take is counted, and the count is told before the next one that it takes. When the logger was started anew the path is looked up
  * again, which an empty root directory does not allow: then messages are lost from there on.
  */
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import type { LogLevel } from '../base/logger.ts';
@@ -40,6 +41,8 @@ const here = typeof __filename === 'undefined' ? fileURLToPath(import.meta.url) 
 
 /** @returns undefined when nobody listens there, or the package cannot be loaded */
 export function openSyslog(programName: string, path = '/dev/log'): Syslog | undefined {
+  // Loading the package takes milliseconds of the start.
+  if (!existsSync(path)) return undefined;
   let socket: DatagramSocket;
   try {
     socket = (createRequire(here)('unix-dgram') as DatagramPackage).createSocket('unix_dgram');

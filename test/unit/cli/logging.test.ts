@@ -88,7 +88,9 @@ describe("the system's logger", () => {
   });
   const texts = (): string[] => logger!.messages.map((message) => message.replace(/^.*?\]: /, ''));
 
-  it('is not there where nobody listens', () => {
+  it('is not there where nobody listens, be there a socket or not', () => {
+    expect(openSyslog('p', path)).toBeUndefined();
+    openSystemLogger(path).close();
     expect(openSyslog('p', path)).toBeUndefined();
   });
   it('gets every message by itself', async () => {
