@@ -9,6 +9,7 @@ import { formatHelp } from '../../src/cli/options/help.ts';
 import { LINKS_OPTIONS } from '../../src/cli/options/links-options.ts';
 import { PASST_OPTIONS } from '../../src/cli/options/passt-options.ts';
 import { PASTA_OPTIONS } from '../../src/cli/options/pasta-options.ts';
+import { PR_HELPER_OPTIONS } from '../../src/cli/options/pr-helper-options.ts';
 import { QRAP_OPTIONS } from '../../src/cli/options/qrap-options.ts';
 import { RUN_OPTIONS } from '../../src/cli/options/run-options.ts';
 
@@ -94,6 +95,20 @@ describe('passel-qrap(1)', () => {
 describe('passel-bridge-helper(8)', () => {
   it('has a paragraph for every option, and for nothing else', () => {
     expect(listOptionTags('passel-bridge-helper.8').sort()).toEqual(listTags(BRIDGE_HELPER_OPTIONS).sort());
+  });
+});
+
+describe('passel-pr-helper(8)', () => {
+  it('has a paragraph for every option, with its forms and value, and for nothing else', () => {
+    expect(listOptionTags('passel-pr-helper.8').sort()).toEqual(listTags(PR_HELPER_OPTIONS).sort());
+  });
+  it('names every field of the access log', () => {
+    const page = toPlainText(readFileSync(join(root, 'man/passel-pr-helper.8'), 'utf8'));
+    const source = readFileSync(join(root, 'src/scsi/describe.ts'), 'utf8');
+    const entry = /export interface AccessEntry \{([^}]+)\}/.exec(source)![1]!;
+    const fields = [...entry.matchAll(/^ +readonly (\w+)\??:/gm)].map((match) => match[1]!);
+    expect(fields.length).toBeGreaterThan(10);
+    for (const field of fields) expect(page).toMatch(new RegExp(`\\b${field}\\b`));
   });
 });
 
