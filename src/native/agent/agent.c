@@ -197,7 +197,7 @@ static void serve(struct guest *guest, const struct watch *watch) {
       send_report(REPORT_GONE, 0, 0, NULL, NULL, 0);
       told = true;
     }
-    int timeout = !told && watch->directory >= 0 && watch->inotify < 0 ? WATCH_INTERVAL_MS : -1;
+    int timeout = !told && watch->directory >= 0 ? WATCH_INTERVAL_MS : -1;
     if (poll(polls, 4, timeout) < 0) {
       if (errno != EINTR) return;
       continue;
@@ -223,7 +223,7 @@ int main(int count, char **words) {
   fcntl(REPORT_FD, F_SETFD, FD_CLOEXEC);
   struct settings settings = read_settings(count, words);
   struct guest guest = {.user = -1, .net = -1, .init = 0, .go = -1, .ended = -1, .terminal = -1};
-  struct watch watch = {.pidfd = -1, .inotify = -1, .directory = -1, .name = ""};
+  struct watch watch = {.pidfd = -1, .inotify = -1, .directory = -1, .name = "", .lost = false};
   prctl(PR_SET_CHILD_SUBREAPER, 1UL, 0UL, 0UL, 0UL);
   if (settings.file != NULL) {
     make_namespaces(&settings, &guest);

@@ -63,7 +63,7 @@ void make_namespaces(const struct settings *settings, struct guest *guest);
 /* Gives up being root, but for capabilities, which confine() takes. */
 void become_user(const struct settings *settings);
 /* Enters the namespaces and opens /dev/net/tun there, if wanted. @returns the descriptor, -1: not wanted */
-int enter_namespaces(const struct settings *settings, const struct guest *guest);
+int enter_namespaces(const struct settings *settings, struct guest *guest);
 /* No privileges but binding low ports. */
 void confine(void);
 
@@ -86,6 +86,8 @@ struct watch {
   /* Looked at each second where there is no inotify; its directory and name. */
   int directory;
   char name[256];
+  /* It was gone before it could be watched. */
+  bool lost;
 };
 void start_watch(const struct settings *settings, struct watch *watch);
 /* After poll(2). */

@@ -157,7 +157,7 @@ void make_namespaces(const struct settings *settings, struct guest *guest) {
 
 static int open_tun(void) { return open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK); }
 
-int enter_namespaces(const struct settings *settings, const struct guest *guest) {
+int enter_namespaces(const struct settings *settings, struct guest *guest) {
   const char *user_name = settings->user_path;
   bool wanted = settings->tap != NULL;
   int tun = -1;
@@ -175,5 +175,10 @@ int enter_namespaces(const struct settings *settings, const struct guest *guest)
   }
   if (wanted && tun < 0) tun = open_tun();
   if (wanted && tun < 0) fail_step(STEP_OPEN_TUN, "/dev/net/tun");
+  /* A path that leads to a namespace could not be unmounted as long as it is open. */
+  if (guest->user >= 0) close(guest->user);
+  close(guest->net);
+  guest->user = -1;
+  guest->net = -1;
   return tun;
 }

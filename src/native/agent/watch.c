@@ -24,6 +24,11 @@ static pid_t process_of(const char *path) {
   return sscanf(path, "/proc/%d%c", &pid, &next) == 2 && next == '/' ? (pid_t)pid : 0;
 }
 
+static bool is_missing(const struct watch *watch) {
+  struct stat stat;
+  return fstatat(watch->directory, watch->name, &stat, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT;
+}
+
 void start_watch(const struct settings *settings, struct watch *watch) {
   pid_t pid = settings->pid > 0 ? settings->pid : process_of(settings->net_path);
   if (pid > 0) {
@@ -46,19 +51,38 @@ void start_watch(const struct settings *settings, struct watch *watch) {
   if (inotify_add_watch(watch->inotify, folder, IN_DELETE | IN_MOVED_FROM | IN_DELETE_SELF) < 0) {
     close(watch->inotify);
     watch->inotify = -1;
+    return;
   }
+  /* It may have gone before it was watched. Afterwards the directory is let go, so that its file system can be unmounted. */
+  watch->lost = is_missing(watch);
+  close(watch->directory);
+  watch->directory = -1;
+}
+
+/* Whether one of the events that wait is the end of the name, or of what it is in. */
+static bool read_events(const struct watch *watch) {
+  union {
+    struct inotify_event align;
+    char bytes[4096];
+  } events;
+  ssize_t length;
+  while ((length = read(watch->inotify, events.bytes, sizeof events.bytes)) > 0) {
+    for (ssize_t at = 0; at < length;) {
+      const struct inotify_event *event = (const void *)(events.bytes + at);
+      if ((event->mask & (IN_DELETE_SELF | IN_UNMOUNT | IN_IGNORED)) != 0) return true;
+      if (event->len > 0 && strcmp(event->name, watch->name) == 0) return true;
+      at += (ssize_t)(sizeof *event + event->len);
+    }
+  }
+  return false;
 }
 
 bool is_gone(const struct watch *watch) {
+  if (watch->lost) return true;
   if (watch->pidfd >= 0) {
     struct pollfd process = {.fd = watch->pidfd, .events = POLLIN};
     return poll(&process, 1, 0) > 0;
   }
-  if (watch->directory < 0) return false;
-  if (watch->inotify >= 0) {
-    char events[4096];
-    while (read(watch->inotify, events, sizeof events) > 0) continue;
-  }
-  struct stat stat;
-  return fstatat(watch->directory, watch->name, &stat, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT;
+  if (watch->inotify >= 0) return read_events(watch);
+  return watch->directory >= 0 && is_missing(watch);
 }
