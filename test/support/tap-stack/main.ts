@@ -14,6 +14,7 @@ import { silentLogger } from '../../../src/base/logger.ts';
 import { createAddressMap } from '../../../src/forward/address-map.ts';
 import { openListeners } from '../../../src/forward/listeners.ts';
 import { parsePortSpecs } from '../../../src/forward/port-spec.ts';
+import { createFaultLink } from '../../../src/link/fault.ts';
 import { createPcapLink } from '../../../src/link/pcap.ts';
 import { createTapLink } from '../../../src/link/tap.ts';
 import {
@@ -47,6 +48,10 @@ const device = openTap(native, { name: 'tap%d', vnetHeader: config.offloads });
 const offloads = prepareTapOffloads(native, device.fd);
 const tap = createTapLink({ arena, sockets, native, ...offloads });
 let link: GuestLink = tap;
+const { faults } = config;
+if (faults !== undefined) {
+  link = createFaultLink({ link, arena, seed: 7, toGuest: faults, fromGuest: faults });
+}
 const pcap =
   config.pcapPath === undefined ? undefined : createPcapLink({ link, arena, fd: openSync(config.pcapPath, 'w') });
 if (pcap !== undefined) link = pcap;

@@ -8,6 +8,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildSync } from 'esbuild';
+import type { FaultRates } from '../../../src/link/fault.ts';
 import { type JsonChild, type JsonEvent, wrapJsonChild } from '../json-child.ts';
 import { PROJECT_ROOT } from '../native-tools.ts';
 import { createHost, HOST_NET, type Host, type HostOptions } from '../netns/host.ts';
@@ -27,6 +28,8 @@ export interface TapStackConfig {
   readonly tcpPorts: readonly number[];
   readonly udpPorts: readonly number[];
   readonly pcapPath?: string | undefined;
+  /** Of both directions, drawn per frame, however large. */
+  readonly faults?: FaultRates | undefined;
 }
 
 /** What the stack says when it ends. */
@@ -50,7 +53,8 @@ export interface TapRig {
   close(): Promise<void>;
 }
 
-export interface TapRigOptions extends Partial<Pick<TapStackConfig, 'mtu' | 'offloads' | 'tcpPorts' | 'udpPorts'>> {
+export interface TapRigOptions
+  extends Partial<Pick<TapStackConfig, 'mtu' | 'offloads' | 'tcpPorts' | 'udpPorts' | 'faults'>> {
   /** Record in `stack.pcap` of the host's directory. */
   readonly pcap?: boolean;
   readonly host?: HostOptions;
@@ -79,7 +83,7 @@ function buildStack(): string {
 
 /** Builds the two namespaces and the stack between them; on failure everything is taken down again. */
 export async function createTapRig(options: TapRigOptions = {}): Promise<TapRig> {
-  const { mtu = 1500, offloads = true, tcpPorts = [], udpPorts = [], pcap = false } = options;
+  const { mtu = 1500, offloads = true, tcpPorts = [], udpPorts = [], pcap = false, faults } = options;
   const [host, guest] = await Promise.all([createHost(options.host), createNamespace('guest')]);
   const close = async (): Promise<void> => {
     await Promise.all([guest.close(), host.close()]);
@@ -95,6 +99,7 @@ export async function createTapRig(options: TapRigOptions = {}): Promise<TapRig>
       tcpPorts,
       udpPorts,
       pcapPath: pcap ? join(host.directory, 'stack.pcap') : undefined,
+      faults,
     };
     const child = host.spawn(process.execPath, [buildStack(), JSON.stringify(config)], {
       stdio: ['pipe', 'pipe', 'pipe'],
