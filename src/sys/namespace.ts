@@ -183,6 +183,8 @@ export async function openNamespace(native: NativeAddon, request: NamespaceReque
   const requestPair = makePair(native);
   const reportPair = makePair(native);
   const [requests, reports] = [requestPair[0], reportPair[0]];
+  // Whoever asks waits for the answer: one that came later would be taken for that of the next question.
+  checkStatus(native.setNonBlocking(requests, 0), 'fcntl');
   let agentPid: number;
   let agentEnded: Promise<ChildEnd>;
   try {
