@@ -7,7 +7,7 @@
  *
  * `~` takes ports out, wherever it stands in the list. Nothing but exclusions means every other non-ephemeral port, which is
  * also what `all` means; binds of such sweeping rules may fail one by one, since some port is always taken. `auto` marks the
- * ranges of its specification (or, without any, all non-ephemeral ports) as followed: forwarded while something listens there.
+ * ranges of its specification (or, without any, all ports) as followed: forwarded while something listens there.
  *
  * An IPv6 address may stand in brackets. It must where it is a target, because `22:fd00::1/80` reads as a bound address.
  */
@@ -109,7 +109,8 @@ export function parsePortSpec(
   };
   for (const mapping of named) for (const part of subtractFrom(mapping, exclusions)) addRange(part, false);
   if (sweeping) {
-    const taken = [...exclusions, ...named, ephemeral];
+    // Where somebody listens is no port for outgoing connections, whatever its number.
+    const taken = [...exclusions, ...named, ...(scan ? [] : [ephemeral])];
     const whole = { first: 1, last: 65535, targetFirst: 1, targetAddress: undefined };
     for (const part of subtractFrom(whole, taken)) addRange(part, true);
   }

@@ -84,7 +84,7 @@ export interface SpliceOptions {
   readonly forwards: ForwardListeners;
   /**
    * Where connections from the host's loopback go in the namespace, per family, as 4 words: the guest's own address, as pasta since
-   * October 2024 does; undefined: its loopback (`--host-lo-to-ns-lo`, `--splice-only`). Asked for each flow.
+   * October 2024 does, and its loopback while it does not have that address; undefined: its loopback (`--host-lo-to-ns-lo`, `--splice-only`). Asked for each flow.
    */
   readonly guestAddress: (family: number) => Uint32Array | undefined;
   readonly clock: Clock;

@@ -45,7 +45,7 @@ export function createSpliceForward(options: SpliceOptions): SpliceForward {
   const { arena, sockets, namespace, forwards, clock, log } = options;
   const { view } = arena;
   const scratch = arena.allocate(ENDPOINT_BYTES);
-  const target = arena.allocate(ENDPOINT_BYTES);
+  const target = arena.allocate(2 * ENDPOINT_BYTES);
   const peer = arena.allocate(ENDPOINT_BYTES);
 
   const listeners = openListeners(options.namespaceRules, {
@@ -74,11 +74,16 @@ export function createSpliceForward(options: SpliceOptions): SpliceForward {
   let pause: NodeJS.Timeout | undefined;
   const gate = createLogGate(LOG_INTERVAL_MS);
 
-  /** Writes where a flow goes to `target`. @returns the family */
+  /**
+   * Writes where a flow goes to `target`. A namespace that is not configured (yet) has no address but its loopback: that is tried next.
+   * @returns the family
+   */
   const aim = (to: ForwardTarget, clientFamily: number, ofNamespace: boolean): number => {
-    const address =
-      to.guestAddress ?? (ofNamespace ? undefined : options.guestAddress(clientFamily)) ?? loopbackOf(clientFamily);
+    const own = to.guestAddress === undefined && !ofNamespace ? options.guestAddress(clientFamily) : undefined;
+    const address = to.guestAddress ?? own ?? loopbackOf(clientFamily);
     writeEndpoint(view, target, address, to.guestPort);
+    writeEndpoint(view, target + ENDPOINT_BYTES, loopbackOf(clientFamily), to.guestPort);
+    if (own === undefined) view.setUint8(target + ENDPOINT_BYTES, 0);
     return isMappedIpv4(address) ? 4 : 6;
   };
 

@@ -20,6 +20,7 @@ import type { Arena } from '../../base/arena.ts';
 import type { Clock } from '../../base/clock.ts';
 import { createLogGate, type Logger, warnGated } from '../../base/logger.ts';
 import {
+  ENDPOINT_BYTES,
   EVENT_EDGE,
   EVENT_ERR,
   EVENT_HUP,
@@ -47,6 +48,11 @@ const STATE_CONNECTING = 1;
 const STATE_OPEN = 2;
 const STATE_RETIRED = 3;
 
+/** Whether connect(2) found no way to the address at all. */
+export function isUnreachable(status: number): boolean {
+  return status === ENETUNREACH || status === EHOSTUNREACH || status === EADDRNOTAVAIL;
+}
+
 /** What one direction moves before others have their turn: about a millisecond. */
 const BUDGET_BYTES = 4 * 1024 * 1024;
 /** More than the descriptors of most processes allow. */
@@ -56,6 +62,9 @@ const LOG_INTERVAL_MS = 10_000;
 
 const EAGAIN = -11;
 const EINPROGRESS = -115;
+const EADDRNOTAVAIL = -99;
+const ENETUNREACH = -101;
+const EHOSTUNREACH = -113;
 const SOL_SOCKET = 1;
 const SO_LINGER = 13;
 const IPPROTO_TCP = 6;
@@ -147,7 +156,7 @@ export class TcpSplice {
    * Joins an accepted connection to a new one.
    * @param accepted - becomes the flow's, and is closed if there can be none
    * @param open - makes the socket of the far side
-   * @param target - endpoint record to connect to
+   * @param target - endpoint record to connect to, and behind it the one to try where that is not reachable (family 0: none)
    * @param family - 4 or 6, of the target
    */
   join(
@@ -187,7 +196,10 @@ export class TcpSplice {
     this.opened++;
     sockets.setOption(accepted, IPPROTO_TCP, TCP_NODELAY, 1);
     sockets.setOption(far, IPPROTO_TCP, TCP_NODELAY, 1);
-    const status = sockets.connect(far, target);
+    let status = sockets.connect(far, target);
+    if (isUnreachable(status) && this.view.getUint8(target + ENDPOINT_BYTES) === family) {
+      status = sockets.connect(far, target + ENDPOINT_BYTES);
+    }
     if (status < 0 && status !== EINPROGRESS) {
       this.refuse(flow);
       return;

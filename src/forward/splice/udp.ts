@@ -28,7 +28,7 @@ import {
 } from '../../stack/ports.ts';
 import { copyRecord, isSameRecord } from './endpoints.ts';
 import type { SpliceSockets } from './ports.ts';
-import type { OpenSocket } from './tcp.ts';
+import { isUnreachable, type OpenSocket } from './tcp.ts';
 import { UdpFlows } from './udp-flows.ts';
 
 const BATCH_DATAGRAMS = 64;
@@ -142,7 +142,7 @@ export class UdpSplice {
   /**
    * Passes datagrams of one sender on.
    * @param open - makes the socket of the far side
-   * @param target - endpoint record of the server
+   * @param target - endpoint record of the server, and behind it the one to try where that is not reachable (family 0: none)
    * @param family - of the target
    */
   deliver(
@@ -314,7 +314,10 @@ export class UdpSplice {
     sockets.setOption(fd, SOL_SOCKET, SO_RCVBUF, BUFFER_BYTES);
     sockets.setOption(fd, SOL_SOCKET, SO_SNDBUF, BUFFER_BYTES);
     this.bindLikeClient(fd, client, target, side);
-    const status = sockets.connect(fd, target);
+    let status = sockets.connect(fd, target);
+    if (isUnreachable(status) && this.view.getUint8(target + ENDPOINT_BYTES) === family) {
+      status = sockets.connect(fd, target + ENDPOINT_BYTES);
+    }
     if (status < 0 || sockets.watch(fd, EVENT_IN, KIND_SPLICE_UDP, flow) < 0) {
       flows.unfile(flow);
       this.ending.push(flow);
