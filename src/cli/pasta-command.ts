@@ -122,7 +122,7 @@ async function servePasta(given: Given, found: FoundCommand | undefined, isDaemo
         removable,
         changesUser: runAs !== undefined,
         mayListen: true,
-        maySplice: config.splice,
+        maySplice: config.splice || config.namespaceForwards.length > 0,
         log: logger,
       });
     }
