@@ -10,7 +10,7 @@ import { type DomainFile, type ExpectedGuest, writeDomain } from '../support/lib
 import { needLibvirt } from '../support/libvirt/packages.ts';
 import { PROJECT_ROOT } from '../support/native-tools.ts';
 import { type Agent, startAgent } from '../support/netns/agent.ts';
-import { findCommand, needNamespaces, needVeth, requireOrSkip } from '../support/netns/capabilities.ts';
+import { findCommand, needNamespaces, needRoot, needVeth, requireOrSkip } from '../support/netns/capabilities.ts';
 import { createHost, HOST_NET, type Host } from '../support/netns/host.ts';
 import { waitUntil } from '../support/netns/namespace.ts';
 import { runProcess } from '../support/netns/process.ts';
@@ -23,7 +23,12 @@ import { GET_DHCPV4_LEASE, parseEnvironment } from './guest-commands.ts';
 const GUEST_MAC = '52:54:00:70:61:73';
 const TRANSFER_BYTES = 4 * 1024 * 1024;
 
-const describeSuite = await requireOrSkip(needNamespaces, needVeth, ...needGuest('cloud'), needLibvirt);
+const NEEDS = [needNamespaces, needVeth, ...needGuest('cloud'), needLibvirt];
+const SUITES = {
+  // It sets groups, which no ordinary user may, not even in a user namespace.
+  system: await requireOrSkip(...NEEDS, needRoot),
+  session: await requireOrSkip(...NEEDS),
+} satisfies Record<LibvirtMode, unknown>;
 
 /** Makes a folder in which `passt` is the stack under test, for users who may not look into this tree. */
 async function makePrograms(directory: string): Promise<string> {
@@ -51,8 +56,8 @@ const FORWARDS = `
       <portForward proto='tcp'><range start='2022' to='22'/></portForward>
       <portForward proto='udp' address='127.0.0.1'><range start='5000' end='5003'/></portForward>`;
 
-for (const mode of ['system', 'session'] satisfies LibvirtMode[]) {
-  describeSuite(`libvirt, qemu:///${mode}, with the passt of ${stackCommand().name}`, () => {
+for (const mode of ['system', 'session'] as const) {
+  SUITES[mode](`libvirt, qemu:///${mode}, with the passt of ${stackCommand().name}`, () => {
     let host: Host;
     let onHost: Agent;
     let libvirt: Libvirt;

@@ -6,16 +6,19 @@ import { once } from 'node:events';
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { needNamespaces, needVeth, requireOrSkip } from '../../support/netns/capabilities.ts';
 import { createHost, HOST_NET, type Host } from '../../support/netns/host.ts';
 import { waitForExit, waitUntil } from '../../support/netns/namespace.ts';
-import { itExceptOnDebian, rigSuite } from '../../support/rig-suite.ts';
+import { itExceptOnDebian } from '../../support/rig-suite.ts';
 import { ScriptedGuest } from '../../support/scripted-guest.ts';
 import { isDebianStack, stackCommand } from '../../support/stack-under-test.ts';
 
 /** Debian's is from a time when the host's own address was the default. */
 const OUR_MAC = isDebianStack() ? HOST_NET.hostMac : '9a:55:9a:55:9a:55';
 
-rigSuite('a caller', () => {
+const describeSuite = await requireOrSkip(needNamespaces, needVeth);
+
+describeSuite('a caller', () => {
   let host: Host;
   let serial = 0;
   /** Where the files of one test are: a prefix. */

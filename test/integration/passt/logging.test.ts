@@ -1,9 +1,10 @@
 /** Where the messages of a stack go: standard error, the system's logger, a log file. */
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { needNamespaces, needVeth, requireOrSkip } from '../../support/netns/capabilities.ts';
 import { createHost, type Host } from '../../support/netns/host.ts';
 import { type RunResult, waitUntil } from '../../support/netns/namespace.ts';
-import { itExceptOnDebian, rigSuite } from '../../support/rig-suite.ts';
+import { itExceptOnDebian } from '../../support/rig-suite.ts';
 import { ScriptedGuest } from '../../support/scripted-guest.ts';
 import { describeProcess } from '../../support/stack-process.ts';
 import { isDebianStack, stackCommand } from '../../support/stack-under-test.ts';
@@ -16,7 +17,9 @@ const SET_UP_DEV = `
   ln -s $1/syslog $1/dev/log
   mount --rbind $1/dev /dev`;
 
-rigSuite('the messages of a stack', () => {
+const describeSuite = await requireOrSkip(needNamespaces, needVeth);
+
+describeSuite('the messages of a stack', () => {
   let host: Host;
   let systemLogger: SystemLogger;
   let serial = 0;

@@ -2,8 +2,7 @@
  * libvirtd with its QEMU driver in an isolated host, with state, sockets and settings of its own: no service of the machine
  * is used or seen, nothing of it is left behind.
  *
- * `system` runs it as root of the host's namespaces, as a service would, with passt and QEMU as another user where there is one;
- * `session` as a user without any privileges.
+ * `system` runs it as root, as a service would, with passt and QEMU as another user; `session` as a user without any privileges.
  */
 import { chmodSync, cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -85,9 +84,7 @@ export async function startLibvirt(host: Host, options: LibvirtOptions): Promise
 function listQemuSettings(mode: LibvirtMode): string[] {
   const settings = ['namespaces = []', 'cgroup_controllers = []', 'security_driver = "none"', 'stdio_handler = "file"'];
   if (mode === 'session') return settings;
-  // Only root exists in the user namespace of an ordinary user.
-  const [user, group] = IS_ROOT ? ['nobody', 'nogroup'] : ['root', 'root'];
-  return [...settings, `user = "${user}"`, `group = "${group}"`, 'dynamic_ownership = 0', 'remember_owner = 0'];
+  return [...settings, 'user = "nobody"', 'group = "nogroup"', 'dynamic_ownership = 0', 'remember_owner = 0'];
 }
 
 function listDaemonSettings(logPath: string): string[] {
