@@ -31,7 +31,7 @@
       "target_name": "launcher",
       "type": "executable",
       "sources": [
-        "src/native/front/launcher.c", "src/native/front/node.c", "src/native/front/plan.c", "src/native/front/ring.c"
+        "src/native/front/launcher.c", "src/native/front/detach.c", "src/native/front/node.c", "src/native/front/plan.c", "src/native/front/ring.c"
       ],
       "cflags_c": [ "-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion" ],
       "defines": [ "_GNU_SOURCE", "NODE_EXECUTABLE=\"<!(node -p process.execPath || echo /usr/bin/node)\"" ]

@@ -14,8 +14,9 @@ import type { Readable } from 'node:stream';
 import { PasselError, reasonOf } from '../base/errors.ts';
 import { loadNative } from '../sys/native.ts';
 import { refuseIoUring } from './io-uring.ts';
+import { noteServingPid } from './serving-pid.ts';
 
-/** Set in the environment of the daemon by its launcher: the descriptor of its end of the pipe. */
+/** Set in the environment of the daemon by its launcher: the descriptor of its end of the pipe, and its PID if that is known outside by another. */
 const DAEMON_MARK = 'PASSEL_DAEMON';
 const READY_BYTE = 0;
 const STDERR_FD = 2;
@@ -30,8 +31,10 @@ let readyFd: number | undefined;
 export function takeDaemonMark(): boolean {
   const mark = process.env[DAEMON_MARK];
   delete process.env[DAEMON_MARK];
-  if (mark === undefined || !/^\d+$/.test(mark)) return false;
-  readyFd = Number(mark);
+  const [, fd, pid] = /^(\d+)(?: (\d+))?$/.exec(mark ?? '') ?? [];
+  if (fd === undefined) return false;
+  readyFd = Number(fd);
+  if (pid !== undefined) noteServingPid(Number(pid));
   return true;
 }
 

@@ -4,6 +4,7 @@
  */
 import { closeSync, constants, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import { PasselError, reasonOf } from '../base/errors.ts';
+import { servingPid } from './serving-pid.ts';
 import { VERSION } from './version.ts';
 
 export interface LogFile {
@@ -17,7 +18,7 @@ export interface LogFile {
  * @throws PasselError PASSEL_E_FILE
  */
 export function openLogFile(programName: string, path: string, maxBytes: number): LogFile {
-  const header = Buffer.from(`${programName} ${VERSION}: ${process.argv[1] ?? process.execPath} (${process.pid})\n`);
+  const header = Buffer.from(`${programName} ${VERSION}: ${process.argv[1] ?? process.execPath} (${servingPid()})\n`);
   let fd = -1;
   try {
     // Not for appending: the kernel would then append what is written over the beginning, too.

@@ -10,6 +10,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import type { LogLevel } from '../base/logger.ts';
+import { servingPid } from './serving-pid.ts';
 
 /** The part of the package that is used here; it has no types of its own. */
 interface DatagramSocket {
@@ -103,5 +104,5 @@ export function formatSyslogMessage(programName: string, level: LogLevel, text: 
   const day = String(time.getDate()).padStart(2, ' ');
   const clock = `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
   const header = `<${FACILITY_DAEMON | SEVERITIES[level]}>${MONTHS[time.getMonth()]} ${day} ${clock}`;
-  return Buffer.from(`${header} ${programName}[${process.pid}]: ${text}`);
+  return Buffer.from(`${header} ${programName}[${servingPid()}]: ${text}`);
 }

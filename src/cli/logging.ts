@@ -11,6 +11,7 @@ import { LOG_LEVELS, type LogFields, type Logger, type LogLevel } from '../base/
 import { openLogFile } from './logging-file.ts';
 import { openSyslog } from './logging-syslog.ts';
 import type { LoggingConfig } from './network-config.ts';
+import { servingPid } from './serving-pid.ts';
 
 export interface ClosableLogger extends Logger {
   close(): void;
@@ -40,7 +41,7 @@ export function openLogger(
   const logger = pino(
     {
       level: config.level,
-      base: { name: programName, pid: process.pid },
+      base: { name: programName, pid: servingPid() },
       formatters: { level: (label) => ({ level: label }) },
       timestamp: pino.stdTimeFunctions.isoTime,
     },

@@ -22,6 +22,7 @@ import { prepareConfig } from './prepare-config.ts';
 import { changeUser, resolveRunAs } from './run-as.ts';
 import type { Sandbox } from './sandbox.ts';
 import { describeNetwork, endOnFault, NO_SANDBOX_WARNING } from './serving.ts';
+import { servingPid } from './serving-pid.ts';
 import { watchEndingSignals } from './signals.ts';
 import { writeStderr } from './stderr.ts';
 import { VERSION } from './version.ts';
@@ -111,7 +112,7 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
       changeUser(runAs);
     }
     describeStart(config, running.socketPath, logger);
-    pidFile?.write(process.pid);
+    pidFile?.write(servingPid());
     sandbox?.enter();
     if (readiness?.report() === false) throw new PasselError('PASSEL_E_DAEMON', { reason: 'its launcher was ended' });
     ready = true;

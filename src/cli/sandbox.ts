@@ -3,7 +3,7 @@
  * still has its privileges; the caller then changes the user, and `enter` closes the door before anybody is told that the process is
  * ready.
  */
-import { closeSync, readFileSync } from 'node:fs';
+import { closeSync, readFileSync, readlinkSync } from 'node:fs';
 import { PasselError, reasonOf } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import { loadNative } from '../sys/native.ts';
@@ -12,11 +12,13 @@ import {
   CAP_SETGID,
   CAP_SETPCAP,
   CAP_SETUID,
+  CAP_SYS_ADMIN,
   CAP_SYS_CHROOT,
   capabilityMask,
   enterEmptyRoot,
   filterSystemCalls,
   findCodeRange,
+  leaveFileSystems,
   limitCapabilities,
   openThreadList,
   readCapabilities,
@@ -25,6 +27,9 @@ import {
   startThreadPool,
 } from '../sys/sandbox.ts';
 import { holdsIoUring } from './io-uring.ts';
+
+/** Set in the environment by the front. */
+const DETACHED_MARK = 'PASSEL_DETACHED';
 
 export interface SandboxOptions {
   /** Files, by absolute path, that are removed when the process ends. */
@@ -59,7 +64,10 @@ export async function prepareSandbox(options: SandboxOptions): Promise<Sandbox> 
   const kept = held & capabilityMask([CAP_NET_BIND_SERVICE]);
   // Signals to threads are not needed in the usual case of an ordinary user, who has nothing to give up.
   const threadList = held === kept ? undefined : openThreadList();
-  const emptyRoot = (held & capabilityMask([CAP_SYS_CHROOT])) !== 0n && enterEmptyRoot(native);
+  const may = (capability: number): boolean => (held & capabilityMask([capability])) !== 0n;
+  const detached = isDetached();
+  const emptyRoot =
+    (detached && may(CAP_SYS_ADMIN) && leaveFileSystems(native)) || (may(CAP_SYS_CHROOT) && enterEmptyRoot(native));
   const limitTo = (capabilities: readonly number[]): void => {
     if (threadList !== undefined) limitCapabilities(native, threadList, capabilities);
   };
@@ -82,13 +90,33 @@ export async function prepareSandbox(options: SandboxOptions): Promise<Sandbox> 
         else if (!filtered) log.warn('no filter of system calls for this kernel or processor: running without');
         else if (codeRange === undefined)
           log.warn('sandbox: V8 was not seen to have machine code: memory may become executable');
-        else log.debug(`sandbox: system calls are filtered${emptyRoot ? ', the root directory is empty' : ''}`);
+        else {
+          const namespaces = detached ? 'namespaces are its own' : 'namespaces are those of its caller';
+          log.debug(
+            `sandbox: system calls are filtered, ${namespaces}${emptyRoot ? ', the root directory is empty' : ''}`,
+          );
+        }
       });
     },
     remove(path) {
       sealed.find((file: SealedFile) => file.path === path)?.remove();
     },
   };
+}
+
+/**
+ * Whether this process was started in a mount namespace of its own: its front says which (detach.c). A mark that comes from elsewhere
+ * names another one.
+ */
+function isDetached(): boolean {
+  const mark = process.env[DETACHED_MARK];
+  delete process.env[DETACHED_MARK];
+  if (mark === undefined) return false;
+  try {
+    return readlinkSync('/proc/self/ns/mnt') === mark;
+  } catch {
+    return false;
+  }
 }
 
 function attempt(step: () => void): void {

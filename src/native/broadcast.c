@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -52,6 +53,28 @@ static int raw_sigaction(const struct kernel_action *action, struct kernel_actio
   return (int)syscall(SYS_rt_sigaction, BROADCAST_SIGNAL, action, old, sizeof(uint64_t));
 }
 
+/*
+ * A thread of the list as tgkill(2) knows it: the list has the numbers of the PID namespace that it was mounted in, which is our caller's where
+ * this process was given one of its own. The last number of NSpid is ours. 0: the thread has ended meanwhile.
+ */
+static pid_t translate_thread(int list, const char *name) {
+  char path[64];
+  char text[4096];
+  snprintf(path, sizeof path, "%.32s/status", name);
+  int fd = openat(list, path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  ssize_t length = RETRY(read(fd, text, sizeof text - 1));
+  close(fd);
+  if (length <= 0) return 0;
+  text[length] = '\0';
+  const char *line = strstr(text, "\nNSpid:");
+  /* A kernel without such namespaces. */
+  if (line == NULL) return (pid_t)strtol(name, NULL, 10);
+  size_t end = strcspn(line + 1, "\n") + 1;
+  while (end > 0 && line[end - 1] >= '0' && line[end - 1] <= '9') end--;
+  return (pid_t)strtol(line + end, NULL, 10);
+}
+
 /* Sends the signal to every other thread of the list (/proc/self/task) and waits for their handlers. @returns threads reached, or -errno */
 static int reach_threads(int list) {
   int fd = openat(list, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -65,10 +88,11 @@ static int reach_threads(int list) {
   pid_t self = (pid_t)syscall(SYS_gettid);
   int sent = 0;
   for (struct dirent *entry = readdir(tasks); entry != NULL; entry = readdir(tasks)) {
-    long thread = strtol(entry->d_name, NULL, 10);
+    if (entry->d_name[0] == '.') continue;
+    pid_t thread = translate_thread(list, entry->d_name);
     if (thread <= 0 || thread == self) continue;
     /* A thread that has ended meanwhile holds nothing. */
-    if (syscall(SYS_tgkill, getpid(), (pid_t)thread, BROADCAST_SIGNAL) == 0) sent++;
+    if (syscall(SYS_tgkill, getpid(), thread, BROADCAST_SIGNAL) == 0) sent++;
   }
   closedir(tasks);
   for (int waited = 0; atomic_load(&broadcast.done) < sent; waited++) {

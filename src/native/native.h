@@ -64,6 +64,7 @@ extern const struct export_row NETIF_EXPORTS[];
 extern const struct export_row PROCESS_EXPORTS[];
 extern const struct export_row EXEC_EXPORTS[];
 extern const struct export_row SANDBOX_EXPORTS[];
+extern const struct export_row ROOT_EXPORTS[];
 extern const struct export_row NAMESPACE_EXPORTS[];
 extern const struct export_row SPLICE_EXPORTS[];
 extern const struct export_row SG_EXPORTS[];

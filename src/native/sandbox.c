@@ -1,5 +1,5 @@
 /*
- * Giving up what the process could do, in all of its threads: capabilities(7), seccomp(2), chroot(2).
+ * Giving up what the process could do, in all of its threads: capabilities(7), seccomp(2).
  *
  * Capabilities belong to threads, so each thread gives them up itself: see broadcast.c.
  *
@@ -98,15 +98,6 @@ static napi_value native_load_filter(napi_env env, napi_callback_info info) {
   return reply(&call, result < 0 ? -error : result);
 }
 
-/* changeRoot(fd): the directory becomes root and working directory */
-static napi_value native_change_root(napi_env env, napi_callback_info info) {
-  struct call call = begin_call(env, info);
-  int32_t fd = next_int(&call);
-  if (call.error != 0) return reply_refusal(&call);
-  if (fchdir(fd) != 0) return reply(&call, -errno);
-  return reply_result(&call, chroot("."));
-}
-
 /*
  * sealName(slot, dirFd, name): notes the name of a file in a directory for unlinkSealed(). The name gets a page at SEALED_BASE.
  * The address, or -errno (-EEXIST: something is there).
@@ -154,7 +145,6 @@ static napi_value native_unlink_sealed(napi_env env, napi_callback_info info) {
 const struct export_row SANDBOX_EXPORTS[] = {
     {"limitCapabilities", native_limit_capabilities},
     {"loadFilter", native_load_filter},
-    {"changeRoot", native_change_root},
     {"sealName", native_seal_name},
     {"unlinkSealed", native_unlink_sealed},
     {NULL, NULL},

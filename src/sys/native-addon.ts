@@ -318,6 +318,12 @@ export interface SandboxAddon {
   /** fchdir(2) and chroot(2): the directory becomes root and working directory. */
   changeRoot(fd: number): number;
   /**
+   * mount(2) of an empty, read-only tmpfs and pivot_root(2): it becomes the root and working directory of every process in this mount
+   * namespace, and all other file systems leave the namespace. Only ever in a mount namespace of one's own.
+   * @param scratch - path of an existing directory
+   */
+  pivotRoot(scratch: string): number;
+  /**
    * Notes a file that `unlinkSealed` may remove later, by its name in the open directory `dirFd`, which stays the caller's. The name
    * lies in a read-only page at a fixed address above 0x5000_0000_0000, so that a filter can allow it and nothing else.
    * @param slot - 0 to 3

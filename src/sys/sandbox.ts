@@ -18,6 +18,7 @@ export const CAP_SETUID = 7;
 export const CAP_SETPCAP = 8;
 export const CAP_NET_BIND_SERVICE = 10;
 export const CAP_SYS_CHROOT = 18;
+export const CAP_SYS_ADMIN = 21;
 
 /** open(2): a place in the file system, to start from and not to read. */
 const O_PATH = 0o10000000;
@@ -54,8 +55,19 @@ export function limitCapabilities(native: NativeAddon, threadList: number, keep:
   checkStatus(status, 'capset');
 }
 
+/** Of these at least one is there. */
+const PIVOT_FOLDERS = ['/tmp', '/run', '/proc', '/dev'];
+
 /** Where an empty directory may be made for a moment. */
 const SCRATCH_FOLDERS = ['/tmp', '/run', '/dev/shm'];
+
+/**
+ * Makes an empty file system the only one in this process's mount namespace, which must be its own. Takes CAP_SYS_ADMIN.
+ * @returns false when the kernel refused
+ */
+export function leaveFileSystems(native: NativeAddon): boolean {
+  return PIVOT_FOLDERS.some((folder) => native.pivotRoot(folder) === 0);
+}
 
 /**
  * Makes an empty directory that has no name any more the root of this process. Takes CAP_SYS_CHROOT.

@@ -6,6 +6,7 @@ import type { StackConfig } from '../../stack/config.ts';
 import type { FlowDescription } from '../../stack/flow/description.ts';
 import { FLOW_PING, FLOW_TCP, FLOW_UDP } from '../../stack/flow/table.ts';
 import type { NetworkStack } from '../../stack/stack.ts';
+import { servingPid } from '../serving-pid.ts';
 import { VERSION } from '../version.ts';
 
 export interface EndpointView {
@@ -115,7 +116,7 @@ export function viewStatus({ stack, config, listeners, socketPath }: ViewOptions
     Number.isNaN(sinceMs) ? null : { address, ageSeconds: toSeconds(now - sinceMs) };
   return {
     version: VERSION,
-    pid: process.pid,
+    pid: servingPid(),
     uptimeSeconds: toSeconds(process.uptime() * 1000),
     socket: socketPath ?? null,
     guest: {

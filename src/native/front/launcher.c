@@ -7,8 +7,8 @@
  * meanwhile ends the child. In the foreground this process becomes Node itself, so that the pid that was started is the one that
  * serves.
  *
- * The child finds the number of its end of the pipe in PASSEL_DAEMON; see daemonise.ts, which does the same for a bundle that is started
- * without this front.
+ * The child finds the number of its end of the pipe in PASSEL_DAEMON, and its own PID, which it would not know in a PID namespace; see
+ * daemonise.ts, which does the same for a bundle that is started without this front.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,13 +21,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "detach.h"
 #include "node.h"
 #include "plan.h"
 #include "ring.h"
 
 static const char DAEMON_MARK[] = "PASSEL_DAEMON";
 static const int ENDING_SIGNALS[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-enum { ENDING_SIGNAL_COUNT = sizeof ENDING_SIGNALS / sizeof *ENDING_SIGNALS, SIGNAL_STATUS = 128 };
+enum {
+  ENDING_SIGNAL_COUNT = sizeof ENDING_SIGNALS / sizeof *ENDING_SIGNALS,
+  SIGNAL_STATUS = 128,
+  /* For a child that is told to end. */
+  PATIENCE_SECONDS = 5,
+};
 
 /* What the handler works on; signal handlers have no argument of ours, hence the file scope. */
 static volatile sig_atomic_t ended_by;
@@ -37,6 +43,14 @@ static void on_ending_signal(int number) {
   int saved = errno;
   ended_by = number;
   kill((pid_t)child_pid, SIGTERM);
+  alarm(PATIENCE_SECONDS);
+  errno = saved;
+}
+
+static void on_alarm(int number) {
+  (void)number;
+  int saved = errno;
+  kill((pid_t)child_pid, SIGKILL);
   errno = saved;
 }
 
@@ -68,7 +82,9 @@ static void close_others(int one, int other) {
 }
 
 /* The child: stays where the launcher's terminal and session are not. Ends with an exit status if Node cannot be started. */
-static int serve(const char *own, int ready, int keep_fd, int argc, char **argv) {
+static int serve(const char *own, int ready, int told, int keep_fd, int argc, char **argv) {
+  pid_t pid = 0;
+  if (read(told, &pid, sizeof pid) != (ssize_t)sizeof pid) return 1;
   setsid();
   int null = open("/dev/null", O_RDWR);
   for (int fd = STDIN_FILENO; null >= 0 && fd <= STDOUT_FILENO; fd++) {
@@ -76,8 +92,8 @@ static int serve(const char *own, int ready, int keep_fd, int argc, char **argv)
   }
   fcntl(ready, F_SETFD, 0);
   close_others(ready, keep_fd);
-  char text[16];
-  snprintf(text, sizeof text, "%d", ready);
+  char text[32];
+  snprintf(text, sizeof text, "%d %d", ready, (int)pid);
   setenv(DAEMON_MARK, text, 1);
   return become_node(own, argc, argv);
 }
@@ -89,7 +105,9 @@ static int wait_for_child(const char *own, pid_t child, int ready) {
   do {
     got = read(ready, &byte, 1);
   } while (got < 0 && errno == EINTR);
-  if (got == 1) return ended_by == 0 ? 0 : SIGNAL_STATUS + (int)ended_by;
+  if (got == 1 && ended_by == 0) return 0;
+  /* The first process of a PID namespace is deaf to signals until it has handlers for them, which it has when it is ready. */
+  if (got == 1) kill(child, SIGTERM);
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
   if (ended_by != 0) return SIGNAL_STATUS + (int)ended_by;
@@ -109,7 +127,8 @@ static int launch(const char *own, int keep_fd, int argc, char **argv) {
   }
   if (fcntl(keep_fd, F_GETFD) < 0) keep_fd = -1;
   int ready[2];
-  if (pipe2(ready, O_CLOEXEC) < 0) return complain(own, "pipe: ", strerror(errno));
+  int told[2];
+  if (pipe2(ready, O_CLOEXEC) < 0 || pipe2(told, O_CLOEXEC) < 0) return complain(own, "pipe: ", strerror(errno));
   sigset_t ending;
   sigset_t before;
   sigemptyset(&ending);
@@ -120,9 +139,12 @@ static int launch(const char *own, int keep_fd, int argc, char **argv) {
   if (child < 0) return complain(own, "fork: ", strerror(errno));
   if (child == 0) {
     sigprocmask(SIG_SETMASK, &before, NULL);
-    return serve(own, ready[1], keep_fd, argc, argv);
+    close(told[1]);
+    return serve(own, ready[1], told[0], keep_fd, argc, argv);
   }
   close(ready[1]);
+  /* Of its own fork(2) it has been told another number. */
+  if (write(told[1], &child, sizeof child) != (ssize_t)sizeof child) return complain(own, "pipe: ", strerror(errno));
   child_pid = child;
   struct sigaction action;
   memset(&action, 0, sizeof action);
@@ -133,6 +155,8 @@ static int launch(const char *own, int keep_fd, int argc, char **argv) {
     if (sigaction(ENDING_SIGNALS[i], NULL, &inherited) == 0 && inherited.sa_handler == SIG_IGN) continue;
     sigaction(ENDING_SIGNALS[i], &action, NULL);
   }
+  action.sa_handler = on_alarm;
+  sigaction(SIGALRM, &action, NULL);
   sigprocmask(SIG_SETMASK, &before, NULL);
   return wait_for_child(own, child, ready[0]);
 }
@@ -145,5 +169,6 @@ int main(int argc, char **argv) {
   unsetenv("NODE_EXTRA_CA_CERTS");
   unsetenv(DAEMON_MARK);
   if (plan.confined) refuse_ring();
+  if (plan.confined && plan.of_guest) detach(plan.background);
   return plan.background ? launch(own, plan.keep_fd, argc, argv) : become_node(own, argc, argv);
 }

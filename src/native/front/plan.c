@@ -70,7 +70,7 @@ static bool is_number(const char *text) {
 }
 
 struct plan read_plan(const char *own, int argc, char **argv) {
-  struct plan plan = {.background = false, .confined = false, .keep_fd = -1};
+  struct plan plan = {.background = false, .confined = false, .of_guest = false, .keep_fd = -1};
   static struct table table;
   if (!read_table(own, &table)) return plan;
   /* getopt_long() sorts it. */
@@ -80,6 +80,7 @@ struct plan read_plan(const char *own, int argc, char **argv) {
   bool stays = false;
   bool joins = false;
   plan.confined = true;
+  plan.of_guest = !table.of_namespaces;
   opterr = 0;
   for (int found = 0; (found = getopt_long(argc, words, table.shorts, table.longs, NULL)) != -1;) {
     if (found == '?') continue;

@@ -13,6 +13,8 @@ struct plan {
   bool background;
   /* The program will enter a sandbox that is meant to be tight from the start. */
   bool confined;
+  /* A program for a virtual machine, which needs nothing of its caller's namespaces but the network. */
+  bool of_guest;
   /* A descriptor that the program was given by number; -1: none. */
   int keep_fd;
 };

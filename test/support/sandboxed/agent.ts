@@ -120,8 +120,11 @@ const ATTEMPTS: Readonly<Record<string, () => unknown>> = {
       writeExecute: call('mmap', 0, PAGE, READ | WRITE | EXEC, PRIVATE | ANONYMOUS, -1, 0),
       makeExecutable: call('mprotect', page, PAGE, READ | EXEC),
       makeExecutableByKey: call('pkey_mprotect', page, PAGE, READ | EXEC, -1),
-      makeExecutableOutOfCode: call('mprotect', code, Number(codeRange.end) - code + beyond, READ | EXEC),
-      makeExecutableBeforeCode: call('mprotect', code - beyond, 2 * PAGE, READ | EXEC),
+      // Outside it would succeed for what V8 has to write to, and end the process.
+      ...(where === 'inside' && {
+        makeExecutableOutOfCode: call('mprotect', code, Number(codeRange.end) - code + beyond, READ | EXEC),
+        makeExecutableBeforeCode: call('mprotect', code - beyond, 2 * PAGE, READ | EXEC),
+      }),
     };
   },
   sealed: () => {

@@ -1,6 +1,6 @@
 /** Builds the process that tries the sandbox's barriers from inside, and starts it in each way that a helper is started. */
 import { spawnSync } from 'node:child_process';
-import { chmodSync, chownSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, chownSync, copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { build } from 'esbuild';
@@ -8,7 +8,13 @@ import { nativePath } from '../../../src/sys/native.ts';
 import { PROJECT_ROOT } from '../native-tools.ts';
 
 /** Who enters the sandbox. */
-export type Starter = 'as it is' | 'as it is, without the sandbox' | 'as an ordinary user' | 'in a user namespace';
+export type Starter =
+  | 'as it is'
+  | 'as it is, without the sandbox'
+  | 'as an ordinary user'
+  | 'in a user namespace'
+  | 'detached'
+  | 'detached, as an ordinary user';
 
 /** How an attempt ended. */
 export interface Attempted {
@@ -31,6 +37,10 @@ export async function buildAgent(): Promise<Agent> {
   chmodSync(folder, 0o755);
   const program = join(folder, 'agent.cjs');
   const addon = join(folder, 'raw-syscall.node');
+  // The front of passel-passt, with an agent for a program.
+  const front = join(folder, 'agent');
+  copyFileSync(join(PROJECT_ROOT, 'build/Release/launcher'), front);
+  writeFileSync(`${front}.options`, 'none\n0 0 s - foreground\n');
   await build({
     entryPoints: [join(PROJECT_ROOT, 'test/support/sandboxed/agent.ts')],
     outfile: program,
@@ -49,15 +59,15 @@ export async function buildAgent(): Promise<Agent> {
   return {
     attempt(name, starter = 'as it is') {
       const scratch = mkdtempSync(join(folder, 'scratch-'));
-      const asUser = starter === 'as an ordinary user' && process.getuid!() === 0;
+      const asUser = starter.endsWith('as an ordinary user') && process.getuid!() === 0;
       if (asUser) chownSync(scratch, NOBODY, NOBODY);
       const line = [
-        process.execPath,
-        program,
+        ...(starter.startsWith('detached') ? [front] : [process.execPath, program]),
         name,
         addon,
         scratch,
         starter.endsWith('without the sandbox') ? 'outside' : 'inside',
+        ...(starter.startsWith('detached') ? ['--foreground'] : []),
       ];
       const [command = '', ...args] = starter === 'in a user namespace' ? ['unshare', '-U', '-r', '--', ...line] : line;
       const { status, signal, stdout, stderr } = spawnSync(command, args, {
