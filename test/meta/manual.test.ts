@@ -1,10 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { BROKER_ERROR_CODES, VERB_SCHEMAS } from '../../src/broker/protocol.ts';
 import { BRIDGE_HELPER_OPTIONS } from '../../src/cli/options/bridge-helper-options.ts';
 import { CTL_OPTIONS } from '../../src/cli/options/ctl-options.ts';
 import type { OptionDefinition, OptionTable } from '../../src/cli/options/definition.ts';
 import { DOCTOR_OPTIONS } from '../../src/cli/options/doctor-options.ts';
+import { FD_BROKER_SERVE_OPTIONS } from '../../src/cli/options/fd-broker-options.ts';
 import { formatHelp } from '../../src/cli/options/help.ts';
 import { LINKS_OPTIONS } from '../../src/cli/options/links-options.ts';
 import { PASST_OPTIONS } from '../../src/cli/options/passt-options.ts';
@@ -109,6 +111,22 @@ describe('passel-pr-helper(8)', () => {
     const fields = [...entry.matchAll(/^ +readonly (\w+)\??:/gm)].map((match) => match[1]!);
     expect(fields.length).toBeGreaterThan(10);
     for (const field of fields) expect(page).toMatch(new RegExp(`\\b${field}\\b`));
+  });
+});
+
+describe('passel-fd-broker(8)', () => {
+  const page = 'passel-fd-broker.8';
+  it('has a paragraph for every option, and for nothing else', () => {
+    expect(listOptionTags(page).sort()).toEqual(listTags(FD_BROKER_SERVE_OPTIONS).sort());
+  });
+  it('has a paragraph for every verb, and names every member and error code', () => {
+    const text = toPlainText(readFileSync(join(root, 'man', page), 'utf8'));
+    const tags = text.split('\n').filter((_line, index, lines) => lines[index - 1] === '.TP');
+    for (const [verb, schema] of Object.entries(VERB_SCHEMAS)) {
+      expect(tags.join(' ')).toMatch(new RegExp(`\\b${verb}\\b`));
+      for (const member of Object.keys(schema.shape)) expect(text).toMatch(new RegExp(`\\b${member}\\b`));
+    }
+    for (const code of BROKER_ERROR_CODES) expect(text).toContain(code);
   });
 });
 

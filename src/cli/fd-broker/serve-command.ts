@@ -1,8 +1,8 @@
 /**
  * `passel-fd-broker serve`: keeps and makes descriptors for those whom the policy lets, until it is told to stop.
  *
- * It stays in the foreground, as service managers want it. Once it listens, the PID file is written and the service manager is told
- * (sd_notify(3)). SIGTERM, SIGINT and SIGQUIT end it with status 0; what it keeps is closed then.
+ * It stays in the foreground, as service managers want it, and takes a socket that one has opened (sd_listen_fds(3)). Once it listens, the PID
+ * file is written. SIGTERM, SIGINT and SIGQUIT end it with status 0; what it keeps is closed then.
  */
 import { closeSync, fstatSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -13,8 +13,10 @@ import { DEFAULT_ACL_PATH } from '../../bridge/acl.ts';
 import { BROKER_ARENA_BYTES, createBroker } from '../../broker/broker.ts';
 import { defaultPolicy, type Policy, parsePolicy } from '../../broker/policy.ts';
 import type { AuditRecord } from '../../broker/server.ts';
+import { type FdFacts, readFdFacts } from '../../sys/fd-facts.ts';
 import { whyNotTrusted } from '../../sys/file-trust.ts';
 import { loadNative, type NativeAddon } from '../../sys/native.ts';
+import { FIRST_ACTIVATED_FD, takeActivatedCount } from '../../sys/systemd-activation.ts';
 import { listenUnix, UNIX_SEQPACKET } from '../../sys/unix-socket.ts';
 import { openLogger } from '../logging.ts';
 import type { GivenOptions } from '../options/definition.ts';
@@ -95,11 +97,12 @@ async function serve(programName: string, given: Given): Promise<number> {
   try {
     const pidPath = given.last('pid');
     if (pidPath !== undefined) pidFile = openPidFile(pidPath);
-    path = given.last('socket') ?? defaultServePath();
-    broker.server.serve(await listen(native, path, given.last('socket-mode')));
+    const activated = takeActivatedSocket(native, given);
+    if (activated === undefined) path = given.last('socket') ?? defaultServePath();
+    broker.server.serve(activated ?? (await listen(native, path!, given.last('socket-mode'))));
     pidFile?.write(process.pid);
     ready = true;
-    log.info(`serving on ${path}`);
+    log.info(path === undefined ? 'serving on the socket of the service manager' : `serving on ${path}`);
     log.info(`${await signals.signal}: stopping`);
     return 0;
   } finally {
@@ -108,6 +111,31 @@ async function serve(programName: string, given: Given): Promise<number> {
     if (ready && path !== undefined && !path.startsWith('@')) unlinkIfThere(path);
     log.close();
     signals.dispose();
+  }
+}
+
+/** The listening socket that a service manager opened for us; undefined: there is none. Its path is the manager's to remove. */
+function takeActivatedSocket(native: NativeAddon, given: Given): number | undefined {
+  const count = takeActivatedCount(process.env, process.pid);
+  if (count === 0) return undefined;
+  if (given.last('socket') !== undefined) {
+    throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: given.typed('socket'), other: 'LISTEN_FDS' });
+  }
+  if (count > 1) throw new PasselError('PASSEL_E_FD', { value: FIRST_ACTIVATED_FD + 1, reason: 'LISTEN_FDS > 1' });
+  const facts = describeActivated(native);
+  if (facts?.family !== 'unix' || facts.type !== 'seqpacket' || facts.listening !== true) {
+    const reason = 'it is not a listening SOCK_SEQPACKET unix socket (ListenSequentialPacket=)';
+    throw new PasselError('PASSEL_E_FD', { value: FIRST_ACTIVATED_FD, reason });
+  }
+  native.setNonBlocking(FIRST_ACTIVATED_FD, 1);
+  return FIRST_ACTIVATED_FD;
+}
+
+function describeActivated(native: NativeAddon): FdFacts | undefined {
+  try {
+    return readFdFacts(native, FIRST_ACTIVATED_FD);
+  } catch {
+    return undefined;
   }
 }
 
