@@ -7,6 +7,8 @@
 const NEEDS_CHECKSUM = 1;
 const TCP4 = 1;
 const TCP6 = 4;
+const UDP = 5;
+const PROTOCOL_UDP = 17;
 
 function onesSum(bytes: Uint8Array, from: number, to: number, initial: number): number {
   let sum = initial;
@@ -38,17 +40,21 @@ export function cutFrame(header: Uint8Array, frame: Uint8Array): Uint8Array[] {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.length);
   const isIpv4 = view.getUint16(12) === 0x0800;
   const ipBytes = isIpv4 ? 20 : 40;
-  const tcp = 14 + ipBytes;
-  const tcpHeader = (view.getUint8(tcp + 12) >> 4) * 4;
-  if (start !== tcp || offset !== 16) throw new Error(`the checksum is not at ${start} + ${offset}`);
-  if (headers !== tcp + tcpHeader) throw new Error(`the headers are not ${headers} bytes`);
+  const l4 = 14 + ipBytes;
+  const protocol = view.getUint8(isIpv4 ? 23 : 20);
+  const isUdp = protocol === PROTOCOL_UDP;
+  const checksumAt = isUdp ? 6 : 16;
+  const l4Header = isUdp ? 8 : (view.getUint8(l4 + 12) >> 4) * 4;
+  if (start !== l4 || offset !== checksumAt) throw new Error(`the checksum is not at ${start} + ${offset}`);
+  if (headers !== l4 + l4Header) throw new Error(`the headers are not ${headers} bytes`);
   const end = isIpv4 ? 14 + view.getUint16(16) : 54 + view.getUint16(18);
   if (end !== frame.length) throw new Error(`a packet that ends at ${end} in a frame of ${frame.length}`);
   const addresses = isIpv4 ? onesSum(frame, 26, 34, 0) : onesSum(frame, 22, 54, 0);
-  const partial = onesSum(frame, 0, 0, addresses + 6 + (end - tcp));
-  if (view.getUint16(tcp + 16) !== partial) throw new Error('the checksum is not the sum of the pseudo-header');
+  const partial = onesSum(frame, 0, 0, addresses + protocol + (end - l4));
+  if (view.getUint16(l4 + checksumAt) !== partial) throw new Error('the checksum is not the sum of the pseudo-header');
   const payload = end - headers;
-  const expected = isIpv4 ? TCP4 : TCP6;
+  const expected = isUdp ? UDP : isIpv4 ? TCP4 : TCP6;
+  if (isUdp && view.getUint16(l4 + 4) !== end - l4) throw new Error('the UDP length is not that of all');
   if (kind === 0 ? size !== 0 : kind !== expected || size === 0 || payload <= size) {
     throw new Error(`kind ${kind} with segments of ${size} for ${payload} bytes`);
   }
@@ -60,19 +66,23 @@ export function cutFrame(header: Uint8Array, frame: Uint8Array): Uint8Array[] {
     bytes.set(frame.subarray(0, headers));
     bytes.set(frame.subarray(headers + at, headers + at + length), headers);
     const out = new DataView(bytes.buffer);
-    const tcpBytes = tcpHeader + length;
+    const l4Bytes = l4Header + length;
     if (isIpv4) {
-      out.setUint16(16, 20 + tcpBytes);
+      out.setUint16(16, 20 + l4Bytes);
       out.setUint16(24, 0);
       out.setUint16(24, ~onesSum(bytes, 14, 34, 0) & 0xffff);
     } else {
-      out.setUint16(18, tcpBytes);
+      out.setUint16(18, l4Bytes);
     }
-    out.setUint32(tcp + 4, (view.getUint32(tcp + 4) + at) >>> 0);
-    // PSH belongs to the last one.
-    if (at + length < payload) out.setUint8(tcp + 13, view.getUint8(tcp + 13) & ~8);
-    out.setUint16(tcp + 16, 0);
-    out.setUint16(tcp + 16, ~onesSum(bytes, tcp, headers + length, addresses + 6 + tcpBytes) & 0xffff);
+    if (isUdp) {
+      out.setUint16(l4 + 4, l4Bytes);
+    } else {
+      out.setUint32(l4 + 4, (view.getUint32(l4 + 4) + at) >>> 0);
+      // PSH belongs to the last one.
+      if (at + length < payload) out.setUint8(l4 + 13, view.getUint8(l4 + 13) & ~8);
+    }
+    out.setUint16(l4 + checksumAt, 0);
+    out.setUint16(l4 + checksumAt, ~onesSum(bytes, l4, headers + length, addresses + protocol + l4Bytes) & 0xffff);
     cut.push(bytes);
   }
   return cut;

@@ -103,6 +103,11 @@ export class GuestPackets {
     this.id6 = ctx.secret[3]!;
   }
 
+  /** Whether a packet with `l4Bytes` of transport header and payload need not be cut into fragments. */
+  isWhole(family: number, l4Bytes: number): boolean {
+    return l4Bytes <= (family === 4 ? this.wholeBytes4 : this.wholeBytes6);
+  }
+
   /** Bytes of link room (headrooms included) that a packet with `l4Bytes` of transport header and payload takes. */
   roomFor(family: number, l4Bytes: number): number {
     const { headroomBytes } = this.ctx.link;

@@ -187,26 +187,28 @@ export class UdpListeners {
     const { toGuest, flowOf, columns } = this;
     const { flows } = this.ctx;
     if (!toGuest.open(first, end, family)) return;
-    let bytes = 0;
-    for (let i = first; i < end; i++) {
+    for (let i = first; i < end; ) {
       const flow = flowOf[i]!;
       const at = flow * 4;
-      toGuest.lay(
-        i,
-        family,
-        flows.peerAddress,
-        at,
-        flows.peerPort[flow]!,
-        flows.guestAddress,
-        at,
-        flows.guestPort[flow]!,
-        columns.addressSum[flow]!,
-      );
-      if (i === first || flow !== flowOf[i - 1]) this.touch(flow);
-      bytes += toGuest.lengthOf(i);
-      if (i + 1 < end && flow === flowOf[i + 1]) continue;
+      let runEnd = i;
+      let bytes = 0;
+      while (runEnd < end && flowOf[runEnd] === flow) bytes += toGuest.lengthOf(runEnd++);
+      while (i < runEnd) {
+        i = toGuest.layFrom(
+          i,
+          runEnd,
+          family,
+          flows.peerAddress,
+          at,
+          flows.peerPort[flow]!,
+          flows.guestAddress,
+          at,
+          flows.guestPort[flow]!,
+          columns.addressSum[flow]!,
+        );
+      }
+      this.touch(flow);
       flows.bytesToGuest[flow] = flows.bytesToGuest[flow]! + bytes;
-      bytes = 0;
     }
   }
 

@@ -317,11 +317,15 @@ export class UdpModule implements FlowModule {
     const addressSum = this.columns.addressSum[index]!;
     let delivered = 0;
     let bytes = 0;
-    for (let i = 0; i < count; i++) {
-      if (!this.isFromRemote(index, toGuest.metaOf(i))) continue;
-      toGuest.lay(i, family, peerAddress, at, peerPort, guestAddress, at, guestPort, addressSum);
-      delivered++;
-      bytes += toGuest.lengthOf(i);
+    for (let i = 0; i < count; ) {
+      let end = i;
+      while (end < count && this.isFromRemote(index, toGuest.metaOf(end))) bytes += toGuest.lengthOf(end++);
+      delivered += end - i;
+      while (i < end) {
+        i = toGuest.layFrom(i, end, family, peerAddress, at, peerPort, guestAddress, at, guestPort, addressSum);
+      }
+      // The one that has ended the run is a stranger's.
+      i++;
     }
     flows.bytesToGuest[index] = flows.bytesToGuest[index]! + bytes;
     if (delivered > 0) this.touch(index, SEEN_FROM_HOST);

@@ -5,16 +5,28 @@
  * They are received into an area of our own and copied from there. Frames on the link lie back to back, and how long a datagram is
  * shows only when it has been received; the copy is what that costs, and is small beside the system call.
  *
+ * A guest that takes UDP offloads gets datagrams of one flow that follow each other in one frame of up to 64 KiB, as far as they are of
+ * equal length: one write into a tap instead of dozens.
+ *
  * What the link has no room for stays in the socket: a batch is asked for only as large as would fit at worst.
  */
+import { foldChecksum } from '../../wire/checksum.ts';
+import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, writeEthernetHeader } from '../../wire/ethernet.ts';
 import { IP_PROTOCOL_UDP } from '../../wire/ip-protocol.ts';
+import { IPV4_DONT_FRAGMENT, IPV4_HEADER_BYTES, writeIpv4Header } from '../../wire/ipv4.ts';
+import { IPV6_HEADER_BYTES, writeIpv6Header } from '../../wire/ipv6.ts';
 import { UDP_HEADER_BYTES, writeUdpHeader } from '../../wire/udp.ts';
+import { VNET_HEADER_BYTES, VNET_UDP, writeVnetPartial } from '../../wire/vnet.ts';
 import type { StackContext } from '../context.ts';
 import type { GuestPackets } from '../fragment/guest-packets.ts';
-import { DATAGRAM_META_BYTES, DATAGRAM_META_LENGTH, DATAGRAM_META_SUM } from '../ports.ts';
+import { ipFrameHeaderBytes } from '../output.ts';
+import { DATAGRAM_META_BYTES, DATAGRAM_META_LENGTH, DATAGRAM_META_SUM, OFFLOAD_UDP4, OFFLOAD_UDP6 } from '../ports.ts';
 
 /** Datagrams in one recvmmsg: beyond this a larger batch saves nothing that shows. */
 const BATCH_DATAGRAMS = 64;
+const HOP_LIMIT = 255;
+/** Where in a UDP header its checksum stands. */
+const CHECKSUM_OFFSET = 6;
 /** Longest UDP payload: 65535 less the UDP header (IPv6; IPv4's is shorter by its own header). */
 const MAX_PAYLOAD_BYTES = 65_535 - UDP_HEADER_BYTES;
 /**
@@ -91,11 +103,103 @@ export class DatagramsToGuest {
   }
 
   /**
-   * Lays the i-th datagram behind the last one.
+   * Lays the i-th datagram behind the last one, and in the same frame those after it that may share it: the guest cuts them apart.
+   * @param end of those that have the same addresses and ports
    * @param source 4 words at `sourceAt`, `destination` at `destinationAt`: as the guest is to see them
    * @param addressSum `sumAddresses` of them
+   * @returns index of the first that was not laid, at least i + 1
    */
-  lay(
+  layFrom(
+    i: number,
+    end: number,
+    family: number,
+    source: Uint32Array,
+    sourceAt: number,
+    sourcePort: number,
+    destination: Uint32Array,
+    destinationAt: number,
+    destinationPort: number,
+    addressSum: number,
+  ): number {
+    const next = this.endOfShared(i, end, family);
+    if (next === i + 1) {
+      this.lay(i, family, source, sourceAt, sourcePort, destination, destinationAt, destinationPort, addressSum);
+      return next;
+    }
+    const { ctx } = this;
+    const { view, link, guest, config, counters, arena } = ctx;
+    const isIpv4 = family === 4;
+    const frame = this.cursor + link.headroomBytes;
+    const ip = frame + ETHERNET_HEADER_BYTES;
+    const udp = ip + (isIpv4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES);
+    const payload = udp + UDP_HEADER_BYTES;
+    let at = payload;
+    for (let k = i; k < next; k++) {
+      const slot = this.dataOf(k);
+      const length = this.lengthOf(k);
+      arena.bytes.copyWithin(at, slot, slot + length);
+      at += length;
+    }
+    const udpBytes = at - udp;
+    writeVnetPartial(
+      view,
+      frame - VNET_HEADER_BYTES,
+      VNET_UDP,
+      payload - frame,
+      this.lengthOf(i),
+      udp - frame,
+      CHECKSUM_OFFSET,
+    );
+    const type = isIpv4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6;
+    writeEthernetHeader(view, frame, guest.macHi, guest.macLo, config.ourMacHi, config.ourMacLo, type);
+    if (isIpv4) {
+      const [from, to] = [source[sourceAt + 3]!, destination[destinationAt + 3]!];
+      const total = IPV4_HEADER_BYTES + udpBytes;
+      writeIpv4Header(view, ip, total, 0, IPV4_DONT_FRAGMENT, HOP_LIMIT, IP_PROTOCOL_UDP, from, to, 0);
+    } else {
+      writeIpv6Header(
+        view,
+        ip,
+        udpBytes,
+        IP_PROTOCOL_UDP,
+        HOP_LIMIT,
+        source,
+        sourceAt,
+        destination,
+        destinationAt,
+        0,
+        0,
+      );
+    }
+    writeUdpHeader(view, udp, sourcePort, destinationPort, udpBytes, 0);
+    view.setUint16(udp + CHECKSUM_OFFSET, foldChecksum(addressSum + IP_PROTOCOL_UDP + udpBytes));
+    counters.hostFrames++;
+    counters.hostBytes += at - frame;
+    link.commit(frame, at - frame);
+    this.cursor = at;
+    return next;
+  }
+
+  /** Index behind those, from the i-th on, that one frame may hold: of equal length, but for the last, which may be shorter. */
+  private endOfShared(i: number, end: number, family: number): number {
+    const { link } = this.ctx;
+    if (i + 1 >= end || (link.offloads & (family === 4 ? OFFLOAD_UDP4 : OFFLOAD_UDP6)) === 0) return i + 1;
+    const length = this.lengthOf(i);
+    if (length === 0 || !this.packets.isWhole(family, UDP_HEADER_BYTES + length)) return i + 1;
+    let room = link.maxFrameBytes - ipFrameHeaderBytes(family) - UDP_HEADER_BYTES - length;
+    let next = i + 1;
+    for (let last = length; next < end && last === length; next++) {
+      last = this.lengthOf(next);
+      if (last === 0 || last > length || last > room) break;
+      room -= last;
+    }
+    return next;
+  }
+
+  /**
+   * Lays the i-th datagram behind the last one, alone.
+   */
+  private lay(
     i: number,
     family: number,
     source: Uint32Array,

@@ -31,6 +31,7 @@ import { RoomQueue } from '../../../../src/stack/room-queue.ts';
 import { UdpModule } from '../../../../src/stack/udp/module.ts';
 import { FakeLink } from '../../../support/fake-link.ts';
 import { endpointRecord, type FakeSocket, FakeSockets } from '../../../support/fake-sockets.ts';
+import { cutFrame } from '../../../support/segmenter.ts';
 import { makeStackConfig } from '../../../support/stack-config.ts';
 
 export const GUEST_4 = '192.0.2.2';
@@ -58,6 +59,13 @@ export interface StackOptions {
   readonly offloads?: number;
 }
 
+let defaultOffloads = 0;
+
+/** The link of every later {@link TestStack} that does not say otherwise has these OFFLOAD_*. */
+export function setDefaultOffloads(offloads: number): void {
+  defaultOffloads = offloads;
+}
+
 export class TestStack {
   readonly arena = createArena(24 << 20);
   readonly sockets = new FakeSockets(this.arena);
@@ -72,7 +80,12 @@ export class TestStack {
   private readonly frameList = new Int32Array(8192);
 
   constructor(options: StackOptions = {}) {
-    this.link = new FakeLink(this.arena, options.txBytes ?? 1 << 23, options.rxBytes ?? 1 << 17, options.offloads);
+    this.link = new FakeLink(
+      this.arena,
+      options.txBytes ?? 1 << 23,
+      options.rxBytes ?? 1 << 17,
+      options.offloads ?? defaultOffloads,
+    );
     const config = makeConfig(options);
     const capacity = options.capacity ?? 256;
     const flows = new FlowTable(capacity, [1, 2]);
@@ -204,7 +217,11 @@ export class TestStack {
 
   /** Takes the packets that the guest has got since the last call. */
   takePackets(): Packet[] {
-    return this.link.sent.splice(0).map(parseFrame);
+    const { sent, sentHeaders, hasVnetHeader } = this.link;
+    const frames = sent.splice(0);
+    if (!hasVnetHeader) return frames.map(parseFrame);
+    const headers = sentHeaders.splice(0);
+    return frames.flatMap((frame, i) => cutFrame(headers[i]!, frame)).map(parseFrame);
   }
 }
 
