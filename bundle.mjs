@@ -83,6 +83,16 @@ for (const [i, name] of names.entries()) {
   current.add(`${program}.cjs`).add(`${program}.cache`);
 }
 for (const name of readdirSync(programs)) if (!current.has(name)) rmSync(join(programs, name));
+// The library, for programs that embed the helpers.
+await build({
+  ...common,
+  entryPoints: ['src/index.ts'],
+  outfile: join(root, 'dist/lib/index.js'),
+  format: 'esm',
+  define: {},
+  packages: 'external',
+  write: true,
+});
 const tables = await build({ ...common, entryPoints: ['bundle/front-tables.ts'], format: 'esm', outdir: programs });
 const { FRONT_TABLES } = await import(`data:text/javascript,${encodeURIComponent(tables.outputFiles[0].text)}`);
 for (const [name, text] of Object.entries(FRONT_TABLES)) replaceFile(join(helpers, `${name}.options`), text, 0o644);

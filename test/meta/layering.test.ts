@@ -18,6 +18,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   bridge: ['base', 'wire', 'sys'],
   broker: ['base', 'wire', 'sys'],
   qemu: ['base'],
+  'index.ts': ['base', 'wire', 'sys', 'link', 'stack', 'forward', 'scsi', 'bridge', 'broker', 'qemu'],
   cli: ['base', 'wire', 'sys', 'link', 'stack', 'forward', 'scsi', 'bridge', 'broker', 'qemu'],
 };
 

@@ -1,0 +1,24 @@
+/**
+ * The library: the parts of the helpers, for programs that embed them.
+ *
+ * `loadNative()` gives the addon that the others ask for.
+ */
+export { PasselError } from './base/errors.ts';
+export { type Logger, silentLogger } from './base/logger.ts';
+export { connectPrManager, openPrManager, type PrAnswer, type PrManagerClient } from './scsi/client.ts';
+export { type AccessEntry, formatAccess } from './scsi/describe.ts';
+export { type DeviceRule, type DeviceRules, parseDeviceRule } from './scsi/device-rules.ts';
+export { createAnswerQueue } from './scsi/executor.ts';
+export { createMultipathRoute, type MultipathPolicy } from './scsi/multipath/route.ts';
+export * from './scsi/parameter-data.ts';
+export * from './scsi/persistent-reserve.ts';
+export { describeSense, parseSense, type Sense, writeSense } from './scsi/sense.ts';
+export {
+  createPrHelperServer,
+  type PrHelperServer,
+  type PrHelperServerOptions,
+  type PrServerStatus,
+} from './scsi/server.ts';
+export { judgeOutcome, nameStatus, type SgOutcome, type Verdict } from './scsi/status.ts';
+export { loadNative } from './sys/native.ts';
+export { connectUnix, createSocketPair, listenUnix } from './sys/unix-socket.ts';
