@@ -88,7 +88,9 @@ function drawScript(): Script {
     const cdb = bytesOf(16);
     cdb[0] = isIn ? 0x5e : 0x5f;
     const length =
-      mistake === 1 ? LIMIT + 1 + below(65_536 - LIMIT - 1) : [0, 8, 24, below(64), below(LIMIT + 1), LIMIT][below(6)]!;
+      mistake === 1
+        ? LIMIT + 1 + (oneIn(2) ? 0 : below(65_536 - LIMIT - 1))
+        : [0, 8, 24, below(64), below(LIMIT + 1), LIMIT][below(6)]!;
     cdb[7] = length >> 8;
     cdb[8] = length & 0xff;
     if (mistake === 2) cdb[0] = [0x00, 0x12, 0x5d, 0x60, 0xff][below(5)]!;
