@@ -116,7 +116,10 @@ export function measureConnectRequestResponse(rig: BenchRig, seconds: number): P
   return measureLatency(rig, 'crr', seconds, (result) => ({ value: result.perSecond, second: result.p99Us }));
 }
 
-/** Loopback ports of the guest that the host reaches, and of the host that the guest reaches, TCP and UDP, by splicing. */
+/**
+ * Ports of the guest that the host's loopback reaches, and of the host that the guest's does, TCP and UDP, by splicing. Servers listen on
+ * all addresses, since newer pastas connect to the guest's own address rather than to its loopback.
+ */
 export const SPLICED_TO_GUEST = 6003;
 export const SPLICED_TO_HOST = 6004;
 
@@ -125,13 +128,12 @@ export function measureSplicedTcp(rig: BenchRig, direction: Direction, seconds: 
   return withCosts(rig, async () => {
     const [from, to] = direction === 'rx' ? [rig.host, rig.guest] : [rig.guest, rig.host];
     const common: PeerOptions = {
-      addr: '127.0.0.1',
       port: direction === 'rx' ? SPLICED_TO_GUEST : SPLICED_TO_HOST,
       'no-verify': true,
       timeout: seconds + 15,
     };
     const server = await startListener(to, 'listen', { ...common, finish: 'wait', accept: 1 });
-    await runPeer(from, 'connect', { ...common, duration: seconds });
+    await runPeer(from, 'connect', { ...common, addr: '127.0.0.1', duration: seconds });
     const received = await endListener(server);
     return { value: (received.received * 8) / received.receiveSeconds / 1e9, bytes: received.received };
   });
@@ -140,9 +142,9 @@ export function measureSplicedTcp(rig: BenchRig, direction: Direction, seconds: 
 /** UDP from the host's loopback to the guest's, thousands of datagrams a second. */
 export function measureSplicedUdp(rig: BenchRig, size: number, seconds: number): Promise<Sample> {
   return withCosts(rig, async () => {
-    const common: PeerOptions = { addr: '127.0.0.1', port: SPLICED_TO_GUEST };
+    const common: PeerOptions = { port: SPLICED_TO_GUEST };
     const sink = await startListener(rig.guest, 'udp-listen', { ...common, 'no-verify': true });
-    const result = await runPeer(rig.host, 'udp-stream', { ...common, size, duration: seconds });
+    const result = await runPeer(rig.host, 'udp-stream', { ...common, addr: '127.0.0.1', size, duration: seconds });
     await sink.stop();
     return { value: result.perSecond / 1000, bytes: result.answered * size, drops: result.lost };
   });

@@ -7,7 +7,7 @@
  *
  * - `connect.ts`, `accept.ts`, `handshake.ts`: opening from the guest, from the host, and what the guest says meanwhile;
  * - `receive.ts` → `gather.ts` → `spill.ts`: guest to host; `out-of-order.ts` for what comes too early; `window.ts` for what we offer;
- * - `transmit.ts` → `segment-writer.ts`: host to guest; `acknowledge.ts` for what the guest says about it;
+ * - `transmit.ts` → `segment-writer.ts`, or `offloaded-writer.ts` for a guest that cuts frames itself: host to guest; `acknowledge.ts` for what the guest says about it;
  * - `service.ts`: what is due at the end of a turn; `delayed-ack.ts`; `timers.ts`; `close.ts`: how flows end;
  * - `columns.ts`, `core.ts`: the state.
  *

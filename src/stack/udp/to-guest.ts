@@ -153,7 +153,8 @@ export class DatagramsToGuest {
     const type = isIpv4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6;
     writeEthernetHeader(view, frame, guest.macHi, guest.macLo, config.ourMacHi, config.ourMacLo, type);
     if (isIpv4) {
-      const [from, to] = [source[sourceAt + 3]!, destination[destinationAt + 3]!];
+      const from = source[sourceAt + 3]!;
+      const to = destination[destinationAt + 3]!;
       const total = IPV4_HEADER_BYTES + udpBytes;
       writeIpv4Header(view, ip, total, 0, IPV4_DONT_FRAGMENT, HOP_LIMIT, IP_PROTOCOL_UDP, from, to, 0);
     } else {
