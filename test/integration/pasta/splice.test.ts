@@ -72,21 +72,20 @@ pastaSuite('the loopback of a host and its namespace', () => {
     });
 
     it(`carries datagrams in and out, and shows their server the client's port, over ${family}`, async () => {
-      const bind = `${loopback},4777`;
       const inward = await exchangeUdp(
         { in: pasta.guest, port: 7002 },
-        { in: host, addr: loopback, port: 7002, bind },
+        { in: host, addr: loopback, port: 7002, bind: `${loopback},4777` },
         [0, 1, 1400, 9000, 60_000],
       );
       expect(inward.client).toMatchObject(goodUdp(5));
       expect(inward.server.sources).toEqual([expect.stringMatching(/,4777$/)]);
       const outward = await exchangeUdp(
         { in: host, addr: loopback, port: 7011 },
-        { in: pasta.guest, addr: loopback, port: 7011, bind },
+        { in: pasta.guest, addr: loopback, port: 7011, bind: `${loopback},4778` },
         [0, 1, 1400, 9000, 60_000],
       );
       expect(outward.client).toMatchObject(goodUdp(5));
-      expect(outward.server.sources).toEqual([expect.stringMatching(/,4777$/)]);
+      expect(outward.server.sources).toEqual([expect.stringMatching(/,4778$/)]);
     });
 
     ours(`resets a client whose server is not there, over ${family}`, async () => {
