@@ -181,6 +181,8 @@ async function startPasta(name: PastaStackName, host: Host, mtu: number): Promis
     [
       ...args,
       ...['--foreground', '--config-net', '--ns-ifname', TAP, '--mtu', String(mtu)],
+      // Debian's, of 2023, knows no other way.
+      ...(name === 'debian' ? [] : ['--host-lo-to-ns-lo']),
       ...['-t', String(SPLICED_TO_GUEST), '-u', `${UDP_FORWARDED_PORT},${SPLICED_TO_GUEST}`],
       ...['-T', String(SPLICED_TO_HOST), '-U', 'none', 'sleep', mark],
     ],
