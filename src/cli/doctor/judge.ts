@@ -1,4 +1,5 @@
 /** What the kernel's settings mean for us: from their text to findings. Pure, so that machines we do not have can be tested. */
+import { CAP_SYS_RAWIO } from '../../sys/privileges.ts';
 import { type Finding, fine, limited } from './finding.ts';
 
 /** Least net.core.{r,w}mem_max with which the netdev's socket is no bottleneck; the link asks for more and takes what it gets. */
@@ -84,5 +85,17 @@ export function judgeQemu(name: string, version: string, netdevs: string): Findi
     `${shown} without -netdev stream`,
     isOld ? 'it can join by -netdev socket,fd= only' : 'it was built without it',
     'QEMU 7.2 or newer; passel-qrap helps older ones',
+  );
+}
+
+/** CAP_SYS_RAWIO, from /proc/self/status: the kernel takes reservations of SCSI disks from nobody without it. */
+export function judgeRawIo(status: string): Finding {
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0';
+  if ((BigInt(`0x${effective}`) & (1n << BigInt(CAP_SYS_RAWIO))) !== 0n) return fine('raw-io', 'we have CAP_SYS_RAWIO');
+  return limited(
+    'raw-io',
+    'we do not have CAP_SYS_RAWIO',
+    'passel-pr-helper does not start from here',
+    'start it as root, or by systemd with AmbientCapabilities=CAP_SYS_RAWIO',
   );
 }

@@ -9,7 +9,15 @@ import { CLONE_NEWNET, CLONE_NEWUSER, startProgram } from '../../sys/process.ts'
 import { findGuestKernel } from '../demo/guest-kernel.ts';
 import { isExecutable } from '../links/callers.ts';
 import { type Finding, fine, limited, missing } from './finding.ts';
-import { judgeBuffers, judgeLowPorts, judgeOpenFiles, judgePingGroups, judgeQemu, judgeSeccomp } from './judge.ts';
+import {
+  judgeBuffers,
+  judgeLowPorts,
+  judgeOpenFiles,
+  judgePingGroups,
+  judgeQemu,
+  judgeRawIo,
+  judgeSeccomp,
+} from './judge.ts';
 
 const LEAST_NODE = [20, 19] as const;
 const QEMU_TIMEOUT_MS = 5_000;
@@ -45,6 +53,7 @@ export function examineMachine(): Finding[] {
     probeDatagramRuns(native),
     judgeSeccomp(readSetting('/proc/sys/kernel/seccomp/actions_avail')),
     probeUserNamespaces(native),
+    judgeRawIo(readSetting('/proc/self/status') ?? ''),
     probeDevice(
       'tun',
       '/dev/net/tun',

@@ -6,6 +6,7 @@ import {
   judgeOpenFiles,
   judgePingGroups,
   judgeQemu,
+  judgeRawIo,
   judgeSeccomp,
 } from '../../../src/cli/doctor/judge.ts';
 import { examineMachine } from '../../../src/cli/doctor/probe.ts';
@@ -23,6 +24,11 @@ describe('the doctor judges', () => {
     expect(judgeLowPorts('1024\n', false)).toMatchObject({ state: 'limited', found: expect.stringContaining('1024') });
     expect(judgeLowPorts('1024\n', true).state).toBe('ok');
     expect(judgeLowPorts('0\n', false).state).toBe('ok');
+  });
+  it('the right to send commands to devices', () => {
+    expect(judgeRawIo('CapPrm:\t0000000000020000\nCapEff:\t0000000000020000\n').state).toBe('ok');
+    expect(judgeRawIo('CapPrm:\t0000000000020000\nCapEff:\t0000000000000000\n').state).toBe('limited');
+    expect(judgeRawIo('').state).toBe('limited');
   });
   it('socket buffers by the smaller of the two', () => {
     expect(judgeBuffers('212992\n', '16777216\n').state).toBe('limited');

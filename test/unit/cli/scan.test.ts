@@ -175,3 +175,16 @@ describe('the options of passel-passt', () => {
     expect(new Set(names).size).toBe(names.length);
   });
 });
+
+describe('options that the C program does not have', () => {
+  const table = {
+    socket: flag({ group: '', help: '' }),
+    'socket-mode': flag({ isExtension: true, group: '', help: '' }),
+    deny: flag({ isExtension: true, group: '', help: '' }),
+  };
+  it('give way where an abbreviation could mean one that it has, and can be abbreviated where not', () => {
+    expect(scanOptions(table, ['--so']).has('socket')).toBe(true);
+    expect(scanOptions(table, ['--so']).has('socket-mode')).toBe(false);
+    expect(scanOptions(table, ['--socket-m', '--d']).has('socket-mode')).toBe(true);
+  });
+});

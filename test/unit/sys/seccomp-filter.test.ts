@@ -208,6 +208,31 @@ describe.each(['x64', 'arm64'])('the filter for %s', (name) => {
     expect(run(program, 426, architecture.auditArch, [])).toBe(FILTER_ALLOW);
     expect(run(program, 425, 0x4000_0003, [])).toBe(FILTER_ALLOW);
   });
+  it('works on devices when asked to, and then on nothing of the network', () => {
+    const devices = filterWith({ devices: { mayOpenForWriting: false } });
+    const writing = filterWith({ devices: { mayOpenForWriting: true } });
+    const SG_IO = 0x2285;
+    expect(filter('ioctl', 5, SG_IO)).toBe(DENY);
+    expect(devices('ioctl', 5, SG_IO)).toBe(FILTER_ALLOW);
+    expect(devices('ioctl', 5, SG_IO + 1)).toBe(DENY);
+    for (const call of ['socket', 'connect', 'bind', 'listen'] as const) expect(devices(call, 1, 1, 0)).toBe(DENY);
+    // Threads, and no processes.
+    expect(devices('clone', 0x3d0f00)).toBe(FILTER_ALLOW);
+    expect(devices('clone', 17)).toBe(DENY);
+    expect(filter('clone', 0x3d0f00)).toBe(DENY);
+    expect(devices('execve')).toBe(FILTER_KILL);
+    // O_RDONLY, O_WRONLY, O_RDWR, and what makes or cuts files.
+    expect([0, 1, 2, 0o2000000].map((flags) => devices('openat', -100, 0, flags))).toEqual([
+      FILTER_ALLOW,
+      DENY,
+      DENY,
+      FILTER_ALLOW,
+    ]);
+    expect([0, 1, 2].map((flags) => writing('openat', -100, 0, flags))).toEqual([FILTER_ALLOW, DENY, FILTER_ALLOW]);
+    for (const making of [0o100, 0o1000, 0o20000000]) {
+      for (const access of [0, 2]) expect(writing('openat', -100, 0, making | access)).toBe(DENY);
+    }
+  });
   it('listens when asked to', () => {
     expect(filterWith({ mayListen: true })('listen', 5, 1)).toBe(FILTER_ALLOW);
   });
