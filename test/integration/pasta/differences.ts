@@ -64,6 +64,11 @@ export const DIFFERENCES = {
     ours: 'none beside ports means those ports and no others',
     reason: 'callers append it to what their users give',
   },
+  dhcpv6Search: {
+    debian: 'by DHCPv6 it tells search domains in a form that clients drop when there are several',
+    ours: 'search domains are told by DHCPv6 as RFC 3646 wants them',
+    reason: 'a fault of the older program',
+  },
   addressPrefix: {
     debian: 'it takes an address without prefix length only',
     ours: '--address takes ADDRESS/LENGTH',
