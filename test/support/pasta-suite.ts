@@ -36,3 +36,6 @@ export const PASTA_FAMILIES = FAMILIES.map((family) => ({
   ...family,
   gateway: family.gateway.replace('%tap0', '%eth0'),
 }));
+
+/** Options with which the host's loopback leads to that of the namespace, as it always does with Debian's. */
+export const TO_LOOPBACK = eitherWay('loopbackTarget', { ours: ['--host-lo-to-ns-lo'], debian: [] });

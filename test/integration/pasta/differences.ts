@@ -69,6 +69,11 @@ export const DIFFERENCES = {
     ours: 'search domains are told by DHCPv6 as RFC 3646 wants them',
     reason: 'a fault of the older program',
   },
+  loopbackTarget: {
+    debian: "what comes from the host's loopback goes to the namespace's loopback",
+    ours: "what comes from the host's loopback goes to the namespace's own address, and to its loopback with --host-lo-to-ns-lo",
+    reason: 'services that listen on loopback only stay private; later versions of the C program do the same',
+  },
   addressPrefix: {
     debian: 'it takes an address without prefix length only',
     ours: '--address takes ADDRESS/LENGTH',

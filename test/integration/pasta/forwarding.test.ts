@@ -17,7 +17,7 @@ import {
 import { FORWARD_FORMS, ONE } from '../../support/forward-forms.ts';
 import { createPastaHost, type PastaHost } from '../../support/pasta-host.ts';
 import { listeningPorts, type Pasta, startPasta } from '../../support/pasta-rig.ts';
-import { PASTA_FAMILIES, pastaSuite } from '../../support/pasta-suite.ts';
+import { eitherWay, itIsOursOnly, PASTA_FAMILIES, pastaSuite } from '../../support/pasta-suite.ts';
 
 for (const { family, own, loopback, remote } of PASTA_FAMILIES) {
   pastaSuite(`ports of the host that lead into the namespace, over ${family}`, () => {
@@ -77,11 +77,12 @@ pastaSuite('source addresses of forwarded connections', () => {
     await host?.close();
   });
 
-  for (const { family, own, remote } of PASTA_FAMILIES) {
-    it(`is that of the client beyond the host, over ${family}`, async () => {
+  for (const { family, own, remote, loopback } of PASTA_FAMILIES) {
+    it(`is that of the client beyond the host, and the address it was led to for one on it, over ${family}`, async () => {
       const server = { in: pasta.guest, port: 6001 };
       for (const [client, source] of [
         [{ in: host.wan, addr: own, port: 6001, bind: `${remote},4001` }, `${remote},4001`],
+        [{ in: host, addr: loopback, port: 6001 }, eitherWay('loopbackTarget', { ours: own, debian: loopback })],
       ] as const) {
         const exchange = await exchangeUdp(server, client);
         expect(exchange.client).toMatchObject(goodUdp());
@@ -89,4 +90,14 @@ pastaSuite('source addresses of forwarded connections', () => {
       }
     });
   }
+
+  itIsOursOnly('loopbackTarget', 'a service on the loopback of the namespace is private', async () => {
+    for (const { loopback } of PASTA_FAMILIES) {
+      const result = await exchangeTcp(
+        { in: pasta.guest, addr: loopback, port: 6001 },
+        { in: host, addr: loopback, port: 6001 },
+      );
+      expect(result).toMatchObject({ received: 0 });
+    }
+  });
 });
