@@ -171,7 +171,8 @@ describe('auto', () => {
     const first = await findRange();
     const { host, namespace, scan, harness } = start({
       host: [following('tcp', first)],
-      namespace: [following('tcp', first)],
+      // Another address, since here both sides are one: what is taken already would hide the circle.
+      namespace: [following('tcp', first, { bindAddress: '127.0.0.2' })],
     });
     namespace.set('tcp', [first + 1]);
     scan();

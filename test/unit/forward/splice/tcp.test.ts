@@ -77,6 +77,26 @@ describe('a spliced TCP connection', () => {
     expect(splice.tcp.reset).toBe(0);
   });
 
+  it('goes on in the next turn when it has had its share of one', async () => {
+    const sent = randomBytes(4 * MIB);
+    let received: Promise<Buffer> | undefined;
+    const target = await serve((socket) => {
+      received = readAll(socket);
+    });
+    const port = await findFreePort();
+    start({
+      hostRules: [rule('tcp', port, target)],
+      wrap: ({ spliceStream }) => ({
+        spliceStream: (source, read, write, to, pending, _budget, record) =>
+          spliceStream(source, read, write, to, pending, 1, record),
+      }),
+    });
+    const client = dial(port);
+    client.end(sent);
+    await waitUntil('the server to be connected', () => received !== undefined);
+    expect(hash(await received!)).toBe(hash(sent));
+  });
+
   it('passes the end of one direction on and keeps the other open', async () => {
     const target = await serve((socket) => {
       void readAll(socket).then((request) => {
