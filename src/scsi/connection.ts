@@ -81,9 +81,9 @@ export class Connection {
     this.peer = peer;
   }
 
-  /** A request is being carried out or its answer sent. */
+  /** A request is being carried out, also of a client that has left meanwhile, or its answer sent. Half a request is none. */
   get isBusy(): boolean {
-    return this.deviceFd >= 0 || this.state === 'answering';
+    return this.state === 'executing' || this.state === 'answering' || (this.state === 'closed' && this.deviceFd >= 0);
   }
 
   get isClosed(): boolean {

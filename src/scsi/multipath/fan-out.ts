@@ -154,11 +154,15 @@ async function setKey(path: Path, key: bigint, persist: boolean): Promise<PathRe
   return sendPastAttention(path, createReserveOut(PR_OUT_REGISTER_AND_IGNORE, 0, parameters.length), parameters);
 }
 
-async function sendPastAttention(path: Path, cdb: Uint8Array, parameters: Uint8Array): Promise<PathReply> {
-  for (let attempt = 0; ; attempt++) {
-    const reply = await path.send(cdb, parameters);
+function sendPastAttention(path: Path, cdb: Uint8Array, parameters: Uint8Array): Promise<PathReply> {
+  return pastAttention(() => path.send(cdb, parameters));
+}
+
+async function pastAttention(attempt: () => Promise<PathReply>): Promise<PathReply> {
+  for (let retries = 0; ; retries++) {
+    const reply = await attempt();
     const attention = reply.status === STATUS_CHECK_CONDITION && parseSense(reply.sense)?.key === UNIT_ATTENTION;
-    if (!attention || reply.isDead || attempt === ATTENTION_RETRIES) return reply;
+    if (!attention || reply.isDead || retries === ATTENTION_RETRIES) return reply;
   }
 }
 
@@ -207,7 +211,9 @@ async function release(
 ): Promise<Outcome> {
   const replies: { path: Path; reply: PathReply }[] = [];
   for (const path of preferRegistered(paths, state)) {
-    const reply = await send(path);
+    // Once a path has released, the others are told of it; the guest, which asked for it, is not.
+    const isReleased = replies.some(({ reply }) => reply.status === STATUS_GOOD);
+    const reply = isReleased ? await pastAttention(() => send(path)) : await send(path);
     if (reply.isDead) continue;
     replies.push({ path, reply });
     // A path without our registration has nothing to release and says "conflict"; the word of one that has it counts.

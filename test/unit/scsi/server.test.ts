@@ -294,8 +294,10 @@ describe('stopping', () => {
     const { route, release, waiting } = holdingRoute();
     const rig = startServer({ multipath: route });
     const idle = await greet(rig);
+    const half = await greet(rig);
     const busy = await greet(rig);
     await withFile('/dev/null', 'r+', async (device) => {
+      send(half, READ_KEYS.subarray(0, 8), [device]);
       send(busy, READ_KEYS, [device]);
       await until(() => waiting() === 1);
       let over = false;
@@ -303,6 +305,7 @@ describe('stopping', () => {
         over = true;
       });
       expect(await receive(idle)).toEqual(new Uint8Array(0));
+      expect(await receive(half)).toEqual(new Uint8Array(0));
       expect(over).toBe(false);
       release();
       expect([...(await receiveExactly(busy, 104)).subarray(0, 8)]).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);

@@ -8,6 +8,8 @@ const GOOD = 0;
 const CHECK = 2;
 const CONFLICT = 0x18;
 const ALL_REGISTRANTS = [7, 8];
+/** Types whose release is told to the other registrants. */
+const REGISTRANTS_ONLY = [5, 6, 7, 8];
 
 export interface FakeTarget {
   /** Nexus → key. */
@@ -92,6 +94,9 @@ export function createFakeTarget(): FakeTarget {
     } else if (action === 2) {
       const { reservation } = target;
       const holds = reservation?.holder === nexus || ALL_REGISTRANTS.includes(reservation?.type ?? 0);
+      if (holds && REGISTRANTS_ONLY.includes(reservation?.type ?? 0)) {
+        for (const other of target.keys.keys()) if (other !== nexus) target.attention.add(other);
+      }
       if (holds) target.reservation = undefined;
     } else if (action === 3) {
       target.keys.clear();

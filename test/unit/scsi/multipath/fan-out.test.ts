@@ -112,6 +112,13 @@ describe('a reservation', () => {
     expect((await out(RELEASE, { reservationKey: OURS }, 5)).status).toBe(0);
     expect(target.reservation).toBeUndefined();
   });
+  it('is released without the guest being told what it did itself', async () => {
+    await register();
+    await out(RESERVE, { reservationKey: OURS }, 5);
+    expect((await out(RELEASE, { reservationKey: OURS }, 5)).status).toBe(0);
+    target.attention.add('sda');
+    expect((await out(RELEASE, { reservationKey: OURS }, 5)).status).toBe(2);
+  });
   it('that a dead path holds is not said to be released', async () => {
     await register();
     target.reservation = { holder: 'sdb', type: 5 };
