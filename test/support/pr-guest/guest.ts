@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { build } from 'esbuild';
 import { PROJECT_ROOT } from '../native-tools.ts';
-import { findCommand, needCommand, type Requirement } from '../netns/capabilities.ts';
+import { needCommand, type Requirement } from '../netns/capabilities.ts';
 import {
   addFolder,
   addProgram,
@@ -57,8 +57,10 @@ export interface PrGuest extends Guest {
 /** More for a guest that needs it: see the nested test. */
 export interface PrGuestOptions {
   memoryMib?: number;
-  /** Adds to what is on the disk of programs; part of the cached image. */
-  addContents?: (contents: ImageContents) => Promise<void>;
+  /** Adds to what is on the disk of programs, which is kept between runs under `name`. */
+  tools?: { name: string; add: (contents: ImageContents) => Promise<void> };
+  /** Adds to what is in /passel, which is made for each run. */
+  addProject?: (contents: ImageContents) => Promise<void>;
 }
 
 /** Boots the guest and loads what its disks need. */
@@ -67,9 +69,9 @@ export async function bootPrGuest(options: PrGuestOptions = {}): Promise<PrGuest
   const removeFolder = (): Promise<void> => rm(folder, { recursive: true, force: true });
   try {
     const tools = await collectTools(options);
-    const toolsImage = await getCachedImage(options.addContents === undefined ? 'pr-tools' : 'pr-tools-more', tools);
+    const toolsImage = await getCachedImage(options.tools?.name ?? 'pr-tools', tools);
     const projectImage = join(folder, 'project.img');
-    await writeImage(await collectProject(folder), projectImage);
+    await writeImage(await collectProject(folder, options), projectImage);
     const scratchImage = join(folder, 'scratch.img');
     await writeImage({ files: new Map(), texts: new Map([['pr/.keep', '']]) }, scratchImage);
     const guest = await bootGuest({
@@ -114,11 +116,11 @@ async function collectTools(options: PrGuestOptions): Promise<ImageContents> {
   for (const [index, module] of scsiModules.entries()) {
     contents.files.set(`modules/${String(index).padStart(2, '0')}-${module.split('/').pop()}`, module);
   }
-  await options.addContents?.(contents);
+  await options.tools?.add(contents);
   return contents;
 }
 
-async function collectProject(folder: string): Promise<ImageContents> {
+async function collectProject(folder: string, options: PrGuestOptions): Promise<ImageContents> {
   const contents: ImageContents = { files: new Map() };
   await addFolder(contents, 'dist', join(PROJECT_ROOT, 'dist'));
   const client = join(folder, 'client.cjs');
@@ -133,6 +135,7 @@ async function collectProject(folder: string): Promise<ImageContents> {
     logLevel: 'warning',
   });
   contents.files.set('dist/test/client.cjs', client);
+  await options.addProject?.(contents);
   return contents;
 }
 
@@ -159,9 +162,4 @@ function makeSetUpScript(tools: ImageContents): string {
     mount -t configfs config /sys/kernel/config || exit 1
     dmsetup create scratch --table "0 $(cat /sys/block/vdc/size) linear /dev/vdc 0" || exit 1
     mount -t ext4 /dev/dm-0 /var/target`;
-}
-
-/** The test's own copy of a helper on this machine, for what needs no disk. */
-export function findHelper(name: HelperName): string {
-  return name === 'c' ? findCommand('qemu-pr-helper') : join(PROJECT_ROOT, 'dist/helpers/passel-pr-helper');
 }

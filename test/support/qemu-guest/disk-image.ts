@@ -17,8 +17,8 @@ export interface ImageContents {
   files: Map<string, string>;
   /** Symbolic links: their targets. */
   links?: Map<string, string>;
-  /** Small files by their text; executable ones start with `#!`. */
-  texts?: Map<string, string>;
+  /** Files by what is in them; executable ones start with `#!`. */
+  texts?: Map<string, string | Buffer>;
 }
 
 /** The requirement "images can be made". */
@@ -64,7 +64,7 @@ export async function writeImage(contents: ImageContents, target: string): Promi
     }
     for (const [path, to] of contents.links ?? []) await symlink(to, await place(path));
     for (const [path, text] of contents.texts ?? []) {
-      await writeFile(await place(path), text, { mode: text.startsWith('#!') ? 0o755 : 0o644 });
+      await writeFile(await place(path), text, { mode: String(text.slice(0, 2)) === '#!' ? 0o755 : 0o644 });
       sizeBytes += text.length;
     }
     // Blocks of 4 KiB, inodes, folders: a tenth more and a bit is ample.

@@ -33,7 +33,11 @@ const files: Section = {
     );
     transcript.note(
       'its flag, which is shared with the sender, is',
-      { c: ['cleared'], ours: 'kept', reason: 'the flag belongs to the sender: it is in the open file, not in the fd' },
+      {
+        c: ['cleared'],
+        ours: ['kept'],
+        reason: 'the flag belongs to the sender: it is in the open file, not in the fd',
+      },
       (flags & constants.O_NONBLOCK) !== 0 ? 'kept' : 'cleared',
     );
     const generic = open(nexus.generic);

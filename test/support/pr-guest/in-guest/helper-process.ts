@@ -23,7 +23,7 @@ export class HelperProcess {
     });
   }
 
-  /** Starts a helper on a socket and waits until the socket is there. */
+  /** Starts a helper on a socket and waits until it listens there. */
   static async start(program: string, ...options: string[]): Promise<HelperProcess> {
     const socketPath = '/run/helper.sock';
     rmSync(socketPath, { force: true });
@@ -33,6 +33,16 @@ export class HelperProcess {
       if (child.exitCode !== null) throw new Error(`${program} ended at start: ${helper.messages}`);
       return existsSync(socketPath);
     });
+    // Between bind and listen the socket is there already, and refuses.
+    for (;;) {
+      try {
+        (await Connection.connect(socketPath)).close();
+        break;
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ECONNREFUSED' || child.exitCode !== null) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+    }
     return helper;
   }
 
