@@ -254,10 +254,11 @@ describe('clients', () => {
   });
 
   it('that do not read wait for themselves', async () => {
-    const big = { status: 0, sense: undefined, data: new Uint8Array(8192), durationUs: 1, note: 'big' };
+    let answered = 0;
     const route: MultipathRoute = {
       take(_fd, _file, _request, reply) {
-        reply(big);
+        const data = new Uint8Array(8192).fill(answered++);
+        reply({ status: 0, sense: undefined, data, durationUs: 1, note: 'big' });
         return true;
       },
     };
@@ -271,8 +272,15 @@ describe('clients', () => {
       // The socket is full by now, and what waits behind it is not carried out.
       await new Promise((resolve) => setTimeout(resolve, 50));
       expect(rig.server.status().requests).toBeLessThan(requests);
+      expect((await other.reserveIn(device, 0)).data.length).toBe(8192);
       const all = Buffer.from(await receiveExactly(fd, requests * (104 + 8192)));
-      for (let i = 0; i < requests; i++) expect(all.readUInt32BE(i * 8296 + 4)).toBe(8192);
+      for (let i = 0; i < requests; i++) {
+        const at = i * 8296;
+        expect(all.readUInt32BE(at + 4)).toBe(8192);
+        // What waited is not what others were answered meanwhile.
+        expect([i, all[at + 104]]).toEqual([i, all[at + 8295]]);
+        if (i > 0) expect(all[at + 104]).toBeGreaterThan(all[at - 1]!);
+      }
     });
     other.close();
   });
