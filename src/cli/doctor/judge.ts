@@ -1,4 +1,5 @@
 /** What the kernel's settings mean for us: from their text to findings. Pure, so that machines we do not have can be tested. */
+import { type Acl, AclError } from '../../bridge/acl.ts';
 import { CAP_SYS_RAWIO } from '../../sys/privileges.ts';
 import { type Finding, fine, limited } from './finding.ts';
 
@@ -97,5 +98,32 @@ export function judgeRawIo(status: string): Finding {
     'we do not have CAP_SYS_RAWIO',
     'passel-pr-helper does not start from here',
     'start it as root, or by systemd with AmbientCapabilities=CAP_SYS_RAWIO',
+  );
+}
+
+/**
+ * The access list of the bridge helper.
+ * @param read - reads it; throws what {@link readAcl} does
+ */
+export function judgeBridgeAcl(path: string, read: () => Acl): Finding {
+  let acl: Acl;
+  try {
+    acl = read();
+  } catch (error) {
+    if (!(error instanceof AclError)) throw error;
+    const isMissing = (error.cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT' && error.place === path;
+    return limited(
+      'bridge-acl',
+      isMissing ? `there is no ${path}` : `${error.place}: ${error.message}`,
+      'passel-bridge-helper grants no bridge',
+      isMissing
+        ? `root writes lines such as "allow br0" into it, mode 0644`
+        : 'passel-bridge-helper --check --br=BRIDGE says more',
+    );
+  }
+  const allowed = acl.rules.filter(({ kind }) => kind === 'allow').map(({ argument }) => argument);
+  return fine(
+    'bridge-acl',
+    allowed.length === 0 ? `${path} allows no bridge` : `${path} allows ${[...new Set(allowed)].join(', ')}`,
   );
 }

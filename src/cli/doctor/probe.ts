@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { accessSync, constants, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { reasonOf } from '../../base/errors.ts';
+import { DEFAULT_ACL_PATH, readAcl } from '../../bridge/acl.ts';
 import { readHostFacts } from '../../sys/host-facts.ts';
 import { loadNative, type NativeAddon } from '../../sys/native.ts';
 import { CLONE_NEWNET, CLONE_NEWUSER, startProgram } from '../../sys/process.ts';
@@ -10,6 +11,7 @@ import { findGuestKernel } from '../demo/guest-kernel.ts';
 import { isExecutable } from '../links/callers.ts';
 import { type Finding, fine, limited, missing } from './finding.ts';
 import {
+  judgeBridgeAcl,
   judgeBuffers,
   judgeLowPorts,
   judgeOpenFiles,
@@ -66,6 +68,7 @@ export function examineMachine(): Finding[] {
       'virtual machines are emulated, ten times slower or more',
       'load kvm_intel or kvm_amd; join the group kvm',
     ),
+    judgeBridgeAcl(DEFAULT_ACL_PATH, () => readAcl(DEFAULT_ACL_PATH)),
     probeQemu(),
     probeKernel(),
   );

@@ -1,6 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { AclError, readAcl } from '../../../src/bridge/acl.ts';
+import { parseAclText } from '../../../src/bridge/acl-text.ts';
 import { exitStatusOf, fine, formatFindings, limited, missing } from '../../../src/cli/doctor/finding.ts';
 import {
+  judgeBridgeAcl,
   judgeBuffers,
   judgeLowPorts,
   judgeOpenFiles,
@@ -29,6 +32,22 @@ describe('the doctor judges', () => {
     expect(judgeRawIo('CapPrm:\t0000000000020000\nCapEff:\t0000000000020000\n').state).toBe('ok');
     expect(judgeRawIo('CapPrm:\t0000000000020000\nCapEff:\t0000000000000000\n').state).toBe('limited');
     expect(judgeRawIo('').state).toBe('limited');
+  });
+  it('the access list of bridges', () => {
+    const acl = (text: string) => ({ path: '/f', rules: parseAclText(Buffer.from(text), '/f'), passedOver: [] });
+    expect(judgeBridgeAcl('/f', () => acl('allow br0\nallow all\ndeny br1\n'))).toMatchObject({
+      state: 'ok',
+      found: '/f allows br0, all',
+    });
+    expect(judgeBridgeAcl('/f', () => acl(''))).toMatchObject({ state: 'ok', found: '/f allows no bridge' });
+    expect(judgeBridgeAcl('/none/f', () => readAcl('/none/f'))).toMatchObject({
+      state: 'limited',
+      found: 'there is no /none/f',
+    });
+    const wrong = () => {
+      throw new AclError('/f:2', "unknown command 'x'");
+    };
+    expect(judgeBridgeAcl('/f', wrong)).toMatchObject({ state: 'limited', found: "/f:2: unknown command 'x'" });
   });
   it('socket buffers by the smaller of the two', () => {
     expect(judgeBuffers('212992\n', '16777216\n').state).toBe('limited');
