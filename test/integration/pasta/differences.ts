@@ -40,7 +40,7 @@ export const DIFFERENCES = {
   },
   pidGone: {
     debian: 'it stays when the process whose namespace it joined has ended',
-    ours: 'it ends when the last process of that namespace has',
+    ours: 'it ends as that process does',
     reason: 'nothing can use the namespace any more; later versions of the C program do the same',
   },
   strictMac: {
