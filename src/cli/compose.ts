@@ -12,7 +12,6 @@ import { PasselError, reasonOf } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import { createAddressMap } from '../forward/address-map.ts';
 import { type ForwardListeners, openListeners } from '../forward/listeners.ts';
-import type { SpliceForward } from '../forward/splice/ports.ts';
 import { createPcapLink, type PcapLink } from '../link/pcap.ts';
 import { createTraceLink } from '../link/trace.ts';
 import {
@@ -33,6 +32,7 @@ import { createPoller } from '../sys/poller.ts';
 import { createForwardRules } from './control/forward-rules.ts';
 import type { ControlApi } from './control/routes.ts';
 import type { ControlServer } from './control/server.ts';
+import type { SpliceViewOptions } from './control/view-splices.ts';
 import { createEventStatistics } from './event-statistics.ts';
 import type { NamespaceSplice, NamespaceSpliceConfig } from './namespace-splice.ts';
 import type { NetworkConfig } from './network-config.ts';
@@ -190,7 +190,8 @@ export async function startStack(
     });
     const { socketPath } = transport;
     if (controlFd >= 0) {
-      const api = createControlApi(config, running, listeners, socketPath, log, splice);
+      const splices = splice === undefined ? undefined : { splice, sockets, view: arena.view, scratch: endpoint };
+      const api = createControlApi(config, running, listeners, socketPath, log, splices);
       // Loaded only where it is wanted: HTTP takes its time to load.
       const { openControlServer } = await import('./control/server.ts');
       control = await openControlServer(controlFd, api, log);
@@ -229,7 +230,7 @@ function createControlApi(
   listeners: ForwardListeners,
   socketPath: string | undefined,
   log: Logger,
-  splice: SpliceForward | undefined,
+  splices: SpliceViewOptions | undefined,
 ): ControlApi {
   const { ipv4, ipv6, tcp, udp } = config.stack;
   const forwards = createForwardRules({
@@ -238,10 +239,10 @@ function createControlApi(
     log,
     has: { ipv4: ipv4 !== undefined, ipv6: ipv6 !== undefined, tcp, udp },
     onRemove(index) {
-      splice?.onListenerClosed(index, false);
+      splices?.splice.onListenerClosed(index, false);
       stack.onForwardRemoved(index);
     },
     endTurn: () => stack.endTurn(),
   });
-  return { view: { stack, config: config.stack, listeners, socketPath }, forwards };
+  return { view: { stack, config: config.stack, listeners, socketPath }, forwards, splices };
 }

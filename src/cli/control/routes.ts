@@ -3,6 +3,7 @@
  *
  *     GET    /v1/status
  *     GET    /v1/flows?after=N&limit=N&proto=tcp|udp|ping
+ *     GET    /v1/splices
  *     GET    /v1/forwards
  *     POST   /v1/forwards          {"proto": "tcp"|"udp", "spec": "8080:80"}
  *     DELETE /v1/forwards/ID
@@ -14,10 +15,13 @@ import { type ErrorCode, PasselError } from '../../base/errors.ts';
 import type { ForwardProto } from '../../forward/port-spec.ts';
 import type { ForwardRules } from './forward-rules.ts';
 import { type ViewOptions, viewFlows, viewForward, viewStatus } from './view.ts';
+import { type SplicePage, type SpliceViewOptions, viewSplices } from './view-splices.ts';
 
 export interface ControlApi {
   readonly view: ViewOptions;
   readonly forwards: ForwardRules;
+  /** Undefined: nothing is joined past the stack. */
+  readonly splices: SpliceViewOptions | undefined;
 }
 
 /** An answer: JSON and its HTTP status. */
@@ -50,6 +54,7 @@ type Handler = (api: ControlApi, query: URLSearchParams, body: string, id: numbe
 const ROUTES: Readonly<Record<string, Readonly<Record<string, Handler>>>> = {
   '/v1/status': { GET: getStatus },
   '/v1/flows': { GET: getFlows },
+  '/v1/splices': { GET: getSplices },
   '/v1/forwards': { GET: getForwards, POST: addForward, DELETE: removeBySpec },
   '/v1/forwards/ID': { DELETE: removeById },
 };
@@ -99,6 +104,12 @@ function getFlows({ view }: ControlApi, query: URLSearchParams): Answer {
     return refuse("'proto' must be tcp, udp or ping");
   }
   return { status: 200, body: viewFlows(view, after, limit, proto) };
+}
+
+function getSplices({ splices }: ControlApi, query: URLSearchParams): Answer {
+  checkNames('parameter', query.keys(), []);
+  const body: SplicePage = splices === undefined ? { splices: [], total: 0 } : viewSplices(splices);
+  return { status: 200, body };
 }
 
 function getForwards({ forwards }: ControlApi, query: URLSearchParams): Answer {

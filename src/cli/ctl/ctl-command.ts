@@ -4,23 +4,25 @@
  */
 import { PasselError } from '../../base/errors.ts';
 import type { FlowPage, FlowView, ForwardView, StatusView } from '../control/view.ts';
+import type { SplicePage } from '../control/view-splices.ts';
 import { CTL_OPTIONS, type CtlOptionTable } from '../options/ctl-options.ts';
 import type { GivenOptions } from '../options/definition.ts';
 import { scanOptions } from '../options/scan.ts';
 import { type AskStack, createClient } from './client.ts';
-import { formatFlows, formatForwards, formatStatus } from './tables.ts';
+import { formatFlows, formatForwards, formatSplices, formatStatus } from './tables.ts';
 
 const COMMANDS = `
 Commands:
   status                      the stack, its guest, its counters
   flows                       connections and other flows
+  splices                     loopback connections of a namespace that go past the stack
   forwards                    ports of this host that lead to the guest
   forward add PROTO SPEC      forward more: PROTO tcp or udp, SPEC as for -t and -u
   forward delete ID           close a forward, by its number...
   forward delete PROTO SPEC   ...or by what it was made of
 `;
 
-const EXPECTED = 'status, flows, forwards, forward add PROTO SPEC, or forward delete ID or PROTO SPEC';
+const EXPECTED = 'status, flows, splices, forwards, forward add PROTO SPEC, or forward delete ID or PROTO SPEC';
 /** What the control socket gives in one page at most. */
 const PAGE_MAX = 1000;
 
@@ -63,6 +65,9 @@ function chooseCommand(given: GivenOptions<CtlOptionTable>): (ask: AskStack) => 
         const page = await askForFlows(ask, given.last('proto'), given.last('limit') ?? Number.POSITIVE_INFINITY);
         return show(page, ({ flows, next }) => formatFlows(flows, next === null ? flows.length : page.total));
       };
+    case 'splices':
+      return async (ask) =>
+        show((await ask('GET', '/v1/splices')) as SplicePage, ({ splices, total }) => formatSplices(splices, total));
     case 'forwards':
       return async (ask) =>
         show((await ask('GET', '/v1/forwards')) as Forwards, ({ forwards }) => formatForwards(forwards));

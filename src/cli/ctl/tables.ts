@@ -1,6 +1,7 @@
 /** The control socket's answers as text for people. */
 import { printable } from '../../base/errors.ts';
 import type { EndpointView, FlowView, ForwardView, StatusView } from '../control/view.ts';
+import type { SpliceView } from '../control/view-splices.ts';
 
 /** Lines of aligned columns with a heading; columns named with a leading `>` are aligned to the right. */
 export function formatTable(headings: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -29,6 +30,24 @@ export function formatFlows(flows: readonly FlowView[], total: number): string {
   ]);
   const headings = ['PROTO', 'STATE', 'GUEST', '', 'PEER', 'HOST SIDE', '>OUT', '>IN', '>AGE'];
   const shown = flows.length < total ? `${flows.length} of ${total} flows\n` : '';
+  return formatTable(headings, rows) + shown;
+}
+
+export function formatSplices(splices: readonly SpliceView[], total: number): string {
+  if (splices.length === 0) return 'no spliced connections\n';
+  const end = (endpoint: EndpointView | null): string => (endpoint === null ? '-' : formatEndpoint(endpoint));
+  const rows = splices.map((each) => [
+    each.proto,
+    each.state,
+    each.startedBy === 'host' ? 'host -> namespace' : 'namespace -> host',
+    end(each.client),
+    end(each.server),
+    formatBytes(each.bytesFromClient),
+    formatBytes(each.bytesToClient),
+    formatSeconds(each.ageSeconds),
+  ]);
+  const headings = ['PROTO', 'STATE', 'WAY', 'CLIENT', 'SERVER', '>SENT', '>ANSWERED', '>AGE'];
+  const shown = splices.length < total ? `${splices.length} of ${total} spliced connections\n` : '';
   return formatTable(headings, rows) + shown;
 }
 
