@@ -20,19 +20,11 @@ import { connectPrManager } from '../../../src/scsi/client.ts';
 import { loadNative } from '../../../src/sys/native.ts';
 import { listenUnix } from '../../../src/sys/unix-socket.ts';
 import { PROJECT_ROOT } from '../../support/native-tools.ts';
-import { needCommand, needRoot, type Requirement, requireOrSkip } from '../../support/netns/capabilities.ts';
+import { needCommand, needRoot, requireOrSkip } from '../../support/netns/capabilities.ts';
 import { waitForExit, waitUntil } from '../../support/netns/process.ts';
+import { needRawIo, RAWIO } from './need-raw-io.ts';
 
 const HELPER = join(PROJECT_ROOT, 'dist/helpers/passel-pr-helper');
-const RAWIO = 1n << 17n;
-
-const needRawIo: Requirement = {
-  name: 'rawio',
-  probe() {
-    const held = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'))![1];
-    return (BigInt(`0x${held}`) & RAWIO) === 0n ? 'needs CAP_SYS_RAWIO' : '';
-  },
-};
 
 const describeSuite = await requireOrSkip(needRoot, needRawIo, needCommand('setpriv', 'util-linux'));
 
