@@ -117,6 +117,8 @@ step(
   'bundle',
   'bundling the executables',
   ['src', 'helpers', 'bundle', 'bundle.mjs', 'package-lock.json'],
-  ['passel.cjs', 'passel-qrap', 'passel-pr-helper', 'passel-passt'].map((name) => `dist/helpers/${name}`),
+  ['passel.cjs', 'passel-qrap', 'passel-pr-helper', 'passel-passt', 'passel-fd-broker'].map(
+    (name) => `dist/helpers/${name}`,
+  ),
   () => runQuietly('bundling', process.execPath, [join(root, 'bundle.mjs')]),
 );

@@ -31,6 +31,7 @@ const FRONTS = {
   // Must hand on what it inherited.
   'passel-qrap': 'front',
   'passel-pr-helper': 'front',
+  'passel-fd-broker': 'front',
   // Go to the background.
   'passel-passt': 'launcher',
   'passel-pasta': 'launcher',

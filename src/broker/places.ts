@@ -164,7 +164,7 @@ function bindInet({ native, scratch }: Host, fd: number, address: string, port: 
 }
 
 /** @returns the record's offset */
-function writeRecord({ view, offset }: EndpointScratch, address: string, port: number): number {
+export function writeRecord({ view, offset }: EndpointScratch, address: string, port: number): number {
   const words = parseIp(address);
   if (words === undefined) throw new BrokerError('bad-request', `place.address: '${address}' is not a numeric address`);
   const v4 = isMappedIpv4(words);

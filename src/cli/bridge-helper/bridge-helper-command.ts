@@ -151,7 +151,8 @@ function sendDescriptors(native: NativeAddon, socket: number, fds: readonly numb
   throw new AttachError('failed to write fd to unix socket: it is full');
 }
 
-function hasNetAdmin(): boolean {
+/** Whether this process has CAP_NET_ADMIN in effect. */
+export function hasNetAdmin(): boolean {
   const match = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'));
   return match !== null && (BigInt(`0x${match[1]}`) & (1n << BigInt(CAP_NET_ADMIN))) !== 0n;
 }

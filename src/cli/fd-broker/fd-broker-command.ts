@@ -14,6 +14,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'keep and make descriptors for those whom a policy lets',
     load: async () => (await import('./serve-command.ts')).runServeCommand,
   },
+  run: {
+    summary: 'open descriptors, put their numbers into a command line, and become the command',
+    load: async () => (await import('./run-command.ts')).runRunCommand,
+  },
 };
 
 /** @returns exit status; @throws PasselError for the caller to report */

@@ -28,28 +28,42 @@ const ENOEXEC = -8;
  */
 export function becomeQemu(native: NativeAddon, program: Program, state: InheritedState): never {
   native.setNonBlocking(program.socket, 0);
+  try {
+    becomeInheriting(native, { ...program, fds: [[program.fd, program.socket]] }, state);
+  } catch (error) {
+    throw new PasselError('PASSEL_E_QEMU_EXECUTE', { value: program.file, reason: reasonOf(error) }, { cause: error });
+  }
+}
+
+/** A program and the descriptors that it gets besides those that this process was given. */
+export interface InheritingProgram extends Pick<Program, 'file' | 'name' | 'args' | 'namedFds'> {
+  /** Pairs (number there, descriptor here). */
+  readonly fds: readonly (readonly [there: number, here: number])[];
+}
+
+/**
+ * Becomes the program. All words are a byte in each character.
+ * @throws ExecError when that fails
+ */
+export function becomeInheriting(native: NativeAddon, program: InheritingProgram, state: InheritedState): never {
   // Without a note, what the command line names is the best guess at what was inherited.
   const inherited = state.fds ?? [...STDIO, ...program.namedFds];
-  for (const fd of inherited) if (fd !== program.fd) native.setCloseOnExec(fd, 0);
+  for (const fd of inherited) if (!program.fds.some(([there]) => there === fd)) native.setCloseOnExec(fd, 0);
   // Node has opened /dev/null where these were closed.
   if (state.fds !== undefined) for (const fd of STDIO) if (!state.fds.includes(fd)) native.close(fd);
   const request = {
     bytes: true,
     env: readOwnEnvironment(NOTE_VARIABLE),
-    fds: Int32Array.of(program.fd, program.socket),
+    fds: Int32Array.from(program.fds.flat()),
     ignoredSignals: Int32Array.from(state.ignoredSignals),
     blockedSignals: Int32Array.from(state.blockedSignals),
     fileLimit: state.fileLimit,
   };
   try {
-    try {
-      becomeProgram(native, { ...request, file: program.file, args: [program.name, ...program.args] });
-    } catch (error) {
-      // A script without #!: the shell's, as execvp(3) has it.
-      if ((error as NodeJS.ErrnoException).errno !== ENOEXEC) throw error;
-      becomeProgram(native, { ...request, file: '/bin/sh', args: ['/bin/sh', program.file, ...program.args] });
-    }
+    becomeProgram(native, { ...request, file: program.file, args: [program.name, ...program.args] });
   } catch (error) {
-    throw new PasselError('PASSEL_E_QEMU_EXECUTE', { value: program.file, reason: reasonOf(error) }, { cause: error });
+    // A script without #!: the shell's, as execvp(3) has it.
+    if ((error as NodeJS.ErrnoException).errno !== ENOEXEC) throw error;
+    becomeProgram(native, { ...request, file: '/bin/sh', args: ['/bin/sh', program.file, ...program.args] });
   }
 }
