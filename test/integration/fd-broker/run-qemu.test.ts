@@ -239,4 +239,25 @@ describeTap('QEMU behind passel-fd-broker run with a bridge', () => {
     start(['--monitor', monitor, '--fd', `n=${spec}`], ['-netdev', netdev], before);
     expect(await human(await connectOnce(monitor), 'info network')).toMatch(expected);
   });
+
+  it('has a tap that the broker made, without CAP_NET_ADMIN', async () => {
+    const broker = join(folder, 'broker');
+    const acl = join(folder, 'bridge.conf');
+    const prepare = `ip link add br0 type bridge
+      ${PROGRAM} serve --quiet --socket ${broker} --acl ${acl} &
+      while [ ! -S ${broker} ]; do kill -0 $! || exit 1; sleep 0.05; done
+      PASSEL_BROKER=${broker} setpriv --bounding-set=-net_admin --inh-caps=-net_admin "$@"`;
+    // The broker ends with the namespace of pids, which ends with its first process.
+    const before = ['unshare', '--net', '--pid', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', prepare, 'sh'];
+    const denied = start(['--monitor', monitor, '--fd', 'n=tap:br0'], ['-netdev', 'tap,id=n,fd=@n@'], before);
+    expect(await waitForExit(denied.child)).toBe(1);
+    expect(denied.stderr()).toContain('bridge.conf');
+    writeFileSync(acl, 'allow br0\n', { mode: 0o644 });
+    rmSync(broker, { force: true });
+    const { child } = start(['--monitor', monitor, '--fd', 'n=tap:br0'], ['-netdev', 'tap,id=n,fd=@n@'], before);
+    const qmp = await connectOnce(monitor);
+    expect(await human(qmp, 'info network')).toMatch(/type=tap,fd=\d+/);
+    await qmp.execute('quit').catch(() => undefined);
+    expect(await waitForExit(child)).toBe(0);
+  }, 60_000);
 });
