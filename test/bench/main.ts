@@ -25,6 +25,7 @@ import {
   type PastaRig,
 } from './pasta-rig.ts';
 import { PASTA_ROWS, type PastaRow } from './pasta-rows.ts';
+import { measurePrRows, missingHelperReason, PR_ROWS } from './pr-rows.ts';
 import { formatMarkdown, formatText, type RowResult } from './report.ts';
 import { measureRigLimit, RIG_LIMIT_MTUS, ROWS, type Row } from './rows.ts';
 import type { Sample } from './statistics.ts';
@@ -191,7 +192,7 @@ const limitMtus = RIG_LIMIT_MTUS.filter((mtu) => isWanted(`rig-limit-${mtu}`));
 const rows = ROWS.filter((row) => isWanted(row.name, row.optional));
 if (options.list) {
   const names = [
-    ...[...ROWS, ...PASTA_ROWS].map((row) => row.name),
+    ...[...ROWS, ...PASTA_ROWS, ...PR_ROWS].map((row) => row.name),
     'startup',
     'pasta-startup',
     ...RIG_LIMIT_MTUS.map((mtu) => `rig-limit-${mtu}`),
@@ -215,6 +216,10 @@ if (options.list) {
       )),
     );
   }
+  const prRows = PR_ROWS.filter((row) => isWanted(row.name));
+  const prReason = prRows.length > 0 ? missingHelperReason() : '';
+  if (prReason !== '') process.stderr.write(`reservation rows are left out: ${prReason}\n`);
+  else if (prRows.length > 0) results.push(...(await measurePrRows(prRows, runs, seconds, orderOfRound, record)));
   const host = await createOpenHost();
   try {
     if (isWanted('pasta-startup')) results.push(await measurePastaStartupRow(host));

@@ -27,7 +27,7 @@ function findRoot(from: string): string {
  * Path of a tool from `test/support/NAME/NAME.c`, compiled if its sources changed.
  * @throws when there is no C compiler or the source does not compile; the compiler's words are in the message
  */
-export function buildTool(name: 'pump' | 'peer' | 'fake-qemu'): string {
+export function buildTool(name: 'pump' | 'peer' | 'fake-qemu' | 'pr-load'): string {
   const folder = join(PROJECT_ROOT, 'test/support', name);
   const hash = createHash('sha256').update(process.arch).update(FLAGS.join(' '));
   for (const file of readdirSync(folder).sort()) {

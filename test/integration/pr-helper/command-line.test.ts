@@ -18,14 +18,8 @@ import { loadNative } from '../../../src/sys/native.ts';
 import { listenUnix } from '../../../src/sys/unix-socket.ts';
 import { needCommand, needRoot, requireOrSkip } from '../../support/netns/capabilities.ts';
 import { type RunResult, runProcess, waitForExit, waitUntil } from '../../support/netns/process.ts';
-import {
-  answers,
-  type HelperProcess,
-  PROGRAMS,
-  type ProgramName,
-  startHelper,
-  watchHelper,
-} from '../../support/pr-helper/programs.ts';
+import { type HelperProcess, PROGRAMS, type ProgramName, watchHelper } from '../../support/pr-helper/programs.ts';
+import { answers, startHelper } from '../../support/pr-helper/start.ts';
 import { Wire } from '../../support/pr-helper/wire.ts';
 import { needRawIo } from './need-raw-io.ts';
 

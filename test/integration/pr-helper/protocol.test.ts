@@ -7,7 +7,8 @@ import { loadNative } from '../../../src/sys/native.ts';
 import { createSocketPair } from '../../../src/sys/unix-socket.ts';
 import { needCommand, needRoot, requireOrSkip } from '../../support/netns/capabilities.ts';
 import { waitUntil } from '../../support/netns/process.ts';
-import { type HelperProcess, type ProgramName, startHelper } from '../../support/pr-helper/programs.ts';
+import type { HelperProcess, ProgramName } from '../../support/pr-helper/programs.ts';
+import { startHelper } from '../../support/pr-helper/start.ts';
 import { command, type Message, O_PATH, reserveIn, reserveOut, Wire } from '../../support/pr-helper/wire.ts';
 import { needRawIo } from './need-raw-io.ts';
 
