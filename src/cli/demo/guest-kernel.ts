@@ -48,7 +48,9 @@ function listImages(): string[] {
     .filter((name) => name.startsWith('vmlinuz-'))
     .map((name) => join('/boot', name));
   const cache = process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache');
-  const fetched = ['cloud', 'generic'].map((kind) => join(cache, 'passel-test', kind, 'vmlinuz'));
+  // Folders are called KIND or KIND-HASH; those without the modules of a network card are passed over.
+  const folders = listFolder(join(cache, 'passel-test')).filter((name) => /^(cloud|generic)\b/.test(name));
+  const fetched = folders.map((name) => join(cache, 'passel-test', name, 'vmlinuz'));
   const all = chosen === undefined ? [...running, ...others.reverse(), ...fetched] : [chosen];
   return all.filter(isReadable);
 }

@@ -32,6 +32,8 @@ const PLATFORMS: Readonly<Partial<Record<NodeJS.Architecture, Platform>>> = {
 const GUEST_FD = 3;
 const BLOCK_BYTES = 65536;
 const BOOT_TIMEOUT_MS = 60_000;
+/** With hardware virtualisation a guest is up in a second or two. */
+const KVM_TIMEOUT_MS = 8_000;
 const COMMAND_TIMEOUT_MS = 40_000;
 /** The first QEMU with -netdev stream. */
 const LEAST_QEMU = 7.2;
@@ -126,15 +128,56 @@ function isKvmUsable(): boolean {
   }
 }
 
+/** A booted machine. */
+interface Machine {
+  readonly console: GuestConsole;
+  stop(): Promise<void>;
+}
+
 /** @param fd - our end of the stream socket to the stack; goes to QEMU */
 export async function createQemuGuest(fd: number): Promise<DemoGuest> {
   const parts = findParts();
   if (typeof parts === 'string') throw new Error(parts);
-  const { platform, kernel } = parts;
   const folder = mkdtempSync(join(tmpdir(), 'passel-demo-'));
   const initramfsPath = join(folder, 'initramfs');
   writeFileSync(initramfsPath, buildInitramfs(parts));
-  const kvm = isKvmUsable();
+  const removeFolder = (): void => rmSync(folder, { recursive: true, force: true });
+  let kvm = isKvmUsable();
+  let machine: Machine;
+  try {
+    if (kvm) {
+      // Some /dev/kvm, inside other virtual machines above all, start no guest.
+      const booted = await bootMachine(parts, initramfsPath, fd, true, KVM_TIMEOUT_MS).catch(() => undefined);
+      kvm = booted !== undefined;
+      machine = booted ?? (await bootMachine(parts, initramfsPath, fd, false, BOOT_TIMEOUT_MS));
+    } else machine = await bootMachine(parts, initramfsPath, fd, false, BOOT_TIMEOUT_MS);
+  } catch (error) {
+    removeFolder();
+    throw error;
+  } finally {
+    closeSync(fd);
+  }
+  const speed = kvm ? 'with KVM' : 'emulated';
+  return {
+    kind: 'qemu',
+    title: `a QEMU virtual machine (${speed}, Linux ${parts.kernel.version}) with a virtio network card`,
+    improvement: kvm ? undefined : 'a usable /dev/kvm would make the virtual machine many times faster',
+    ...createActions(machine.console),
+    async stop() {
+      await machine.stop();
+      removeFolder();
+    },
+  };
+}
+
+/** @param fd - stays the caller's. Rejects with what QEMU and the guest said */
+async function bootMachine(
+  { platform, qemuPath, kernel }: Parts,
+  initramfsPath: string,
+  fd: number,
+  kvm: boolean,
+  timeoutMs: number,
+): Promise<Machine> {
   const args = [
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-m', '256', ...platform.machine],
     ...(kvm ? ['-accel', 'kvm', '-cpu', 'host'] : ['-accel', 'tcg', ...platform.emulatedCpu]),
@@ -144,8 +187,7 @@ export async function createQemuGuest(fd: number): Promise<DemoGuest> {
     ...['-netdev', `stream,id=n0,server=off,addr.type=fd,addr.str=${GUEST_FD}`],
     ...['-device', 'virtio-net-pci,netdev=n0,romfile='],
   ];
-  const child = spawn(parts.qemuPath, args, { stdio: ['pipe', 'pipe', 'pipe', fd] });
-  closeSync(fd);
+  const child = spawn(qemuPath, args, { stdio: ['pipe', 'pipe', 'pipe', fd] });
   let messages = '';
   child.stderr!.on('data', (chunk: Buffer) => {
     messages += chunk.toString();
@@ -155,23 +197,15 @@ export async function createQemuGuest(fd: number): Promise<DemoGuest> {
   const stop = async (): Promise<void> => {
     child.kill('SIGKILL');
     await ended.catch(() => {});
-    rmSync(folder, { recursive: true, force: true });
   };
   const console = openGuestConsole(child.stdout!, child.stdin!);
   try {
-    await withTimeout('boot', BOOT_TIMEOUT_MS, console.ready);
+    await withTimeout('boot', timeoutMs, console.ready);
   } catch (error) {
     await stop();
     throw new Error(`${(error as Error).message} ${messages}${console.text()}`.trim());
   }
-  const speed = kvm ? 'with KVM' : 'emulated';
-  return {
-    kind: 'qemu',
-    title: `a QEMU virtual machine (${speed}, Linux ${kernel.version}) with a virtio network card`,
-    improvement: kvm ? undefined : 'access to /dev/kvm would make the virtual machine many times faster',
-    ...createActions(console),
-    stop,
-  };
+  return { console, stop };
 }
 
 type Actions = Omit<DemoGuest, 'kind' | 'title' | 'improvement' | 'stop'>;
