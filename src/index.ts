@@ -5,6 +5,19 @@
  */
 export { PasselError } from './base/errors.ts';
 export { type Logger, silentLogger } from './base/logger.ts';
+export { type BrokerReply, connectBroker, type FdBroker } from './broker/client.ts';
+export { HmpClient, HmpError } from './broker/hmp-client.ts';
+export { BROKER_ERROR_CODES, BrokerError, type BrokerErrorCode } from './broker/protocol.ts';
+export {
+  MonitorError,
+  type MonitorErrorCode,
+  QmpClient,
+  type QmpConnectOptions,
+  QmpError,
+  type QmpEvent,
+  type QmpExecuteOptions,
+  type QmpVersion,
+} from './broker/qmp-client.ts';
 export { connectPrManager, openPrManager, type PrAnswer, type PrManagerClient } from './scsi/client.ts';
 export { type AccessEntry, formatAccess } from './scsi/describe.ts';
 export { type DeviceRule, type DeviceRules, parseDeviceRule } from './scsi/device-rules.ts';

@@ -7,6 +7,7 @@ import { CTL_OPTIONS } from '../../src/cli/options/ctl-options.ts';
 import type { OptionDefinition, OptionTable } from '../../src/cli/options/definition.ts';
 import { DOCTOR_OPTIONS } from '../../src/cli/options/doctor-options.ts';
 import { FD_BROKER_SERVE_OPTIONS } from '../../src/cli/options/fd-broker-options.ts';
+import { FD_BROKER_QMP_OPTIONS } from '../../src/cli/options/fd-broker-qmp-options.ts';
 import { FD_BROKER_RUN_OPTIONS } from '../../src/cli/options/fd-broker-run-options.ts';
 import { formatHelp } from '../../src/cli/options/help.ts';
 import { LINKS_OPTIONS } from '../../src/cli/options/links-options.ts';
@@ -118,8 +119,8 @@ describe('passel-pr-helper(8)', () => {
 describe('passel-fd-broker(8)', () => {
   const page = 'passel-fd-broker.8';
   it('has a paragraph for every option, and for nothing else', () => {
-    const all = [FD_BROKER_SERVE_OPTIONS, FD_BROKER_RUN_OPTIONS].flatMap(listTags);
-    expect(listOptionTags(page).sort()).toEqual([...new Set(all)].sort());
+    const all = [FD_BROKER_SERVE_OPTIONS, FD_BROKER_RUN_OPTIONS, FD_BROKER_QMP_OPTIONS].flatMap(listTags);
+    expect([...new Set(listOptionTags(page))].sort()).toEqual([...new Set(all)].sort());
   });
   it('has a paragraph for every verb, and names every member and error code', () => {
     const text = toPlainText(readFileSync(join(root, 'man', page), 'utf8'));

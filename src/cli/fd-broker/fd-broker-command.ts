@@ -18,6 +18,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'open descriptors, put their numbers into a command line, and become the command',
     load: async () => (await import('./run-command.ts')).runRunCommand,
   },
+  qmp: {
+    summary: 'give descriptors to a running QEMU, plug cards in and out',
+    load: async () => (await import('./qmp-command.ts')).runQmpCommand,
+  },
 };
 
 /** @returns exit status; @throws PasselError for the caller to report */
