@@ -49,7 +49,9 @@ function describe(native: NativeAddon, wanted: WantedFd, fd: number): GivenFd {
 
 /** @throws PasselError */
 export function unfit({ option, text }: WantedFd, error: unknown): PasselError {
-  return new PasselError('PASSEL_E_QMP_FD', { option, value: text, reason: reasonOf(error) }, { cause: error });
+  // The broker's codes are for programs; its messages say the same in words.
+  const reason = error instanceof BrokerError ? error.message : reasonOf(error);
+  return new PasselError('PASSEL_E_QMP_FD', { option, value: text, reason }, { cause: error });
 }
 
 async function obtain(native: NativeAddon, brokerPath: string, wanted: WantedFd): Promise<OwnedFd> {
