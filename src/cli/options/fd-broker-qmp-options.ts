@@ -23,7 +23,7 @@ function parseSource(text: string, reject: Reject): FdSource {
   if (rest === '' || text.includes('\0')) return reject(SOURCE_FORMS);
   switch (form) {
     case 'file': {
-      const [, path = rest, access = 'rw'] = /^(.+),(ro|rw)$/.exec(rest) ?? [];
+      const [, path = rest, access = 'ro'] = /^(.+),(ro|rw)$/.exec(rest) ?? [];
       return { from: 'file', path, access: access as 'ro' | 'rw' };
     }
     case 'unix-connect':

@@ -117,7 +117,7 @@ suite('passel-fd-broker qmp', () => {
   it('add-fd makes sets, with numbers and remarks, that a block device can use', async () => {
     const image = join(folder, 'image');
     writeFileSync(image, Buffer.alloc(65_536));
-    const added = await run([socket, 'add-fd', '--set', '5', '--opaque', 'the disk', '--fd', `file:${image}`]);
+    const added = await run([socket, 'add-fd', '--set', '5', '--opaque', 'the disk', '--fd', `file:${image},rw`]);
     expect(added).toMatchObject({ status: 0, stderr: '' });
     expect(JSON.parse(added.stdout)).toEqual({ fd: expect.any(Number), 'fdset-id': 5 });
     const sets = JSON.parse((await run([socket, 'query-fdsets'])).stdout);
