@@ -131,9 +131,16 @@ static void *run_thread(void *data) {
       pthread_mutex_unlock(&pool->lock);
       run_command(command);
       pthread_mutex_lock(&pool->lock);
+      /* Whoever finds the list empty has cleared the event, so the first one on it tells of all. Not with the lock held: the
+       * environment's thread would wake up only to wait for it. */
+      bool first = pool->done.first == NULL;
       append(&pool->done, command);
-      const uint64_t one = 1;
-      RETRY(write(pool->event_fd, &one, sizeof one));
+      if (first) {
+        pthread_mutex_unlock(&pool->lock);
+        const uint64_t one = 1;
+        RETRY(write(pool->event_fd, &one, sizeof one));
+        pthread_mutex_lock(&pool->lock);
+      }
     } else if (pool->ending) {
       pool->threads--;
       release_pool(pool);
@@ -266,10 +273,11 @@ static napi_value native_sg_submit(napi_env env, napi_callback_info info) {
   }
   if (error == 0) {
     append(&pool->waiting, command);
-    pthread_cond_signal(&pool->work);
   }
   pthread_mutex_unlock(&pool->lock);
-  if (error != 0) free(command);
+  /* Its thread needs the lock at once. */
+  if (error == 0) pthread_cond_signal(&pool->work);
+  else free(command);
   return reply(&call, -error);
 }
 

@@ -130,11 +130,16 @@ const S_IFMT_BLOCK = 0o060000;
 const O_ACCMODE = 3;
 const O_RDONLY = 0;
 
+/** Only read while one file is looked at. */
+const described = new Int32Array(4);
+
 /** @throws Error with `errno` */
 export function describeFile(native: NativeAddon, fd: number): OpenFile {
-  const out = new Int32Array(4);
-  checkStatus(native.describeFile(fd, out), 'fstat');
-  const [type, major = 0, minor = 0, flags = 0] = out;
+  checkStatus(native.describeFile(fd, described), 'fstat');
+  const type = described[0]!;
+  const major = described[1]!;
+  const minor = described[2]!;
+  const flags = described[3]!;
   const kind = type === S_IFMT_BLOCK ? 'block' : type === S_IFMT_CHARACTER ? 'character' : 'other';
   return { kind, major, minor, isWritable: (flags & O_ACCMODE) !== O_RDONLY };
 }
