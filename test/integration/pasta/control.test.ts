@@ -56,7 +56,7 @@ pastaSuite('the control socket of a namespace', () => {
     const servers = [
       pasta.guest.spawn('socat', ['TCP4-LISTEN:7001,bind=127.0.0.1', 'SYSTEM:head -c 5; echo hello; cat']),
       host.spawn('socat', ['TCP4-LISTEN:7011,bind=127.0.0.1', 'SYSTEM:cat']),
-      pasta.guest.spawn('socat', ['UDP4-RECVFROM:7002,bind=127.0.0.1,fork', 'SYSTEM:cat']),
+      pasta.guest.spawn('socat', ['UDP4-LISTEN:7002,bind=127.0.0.1', 'SYSTEM:cat']),
     ];
     const clients = [
       host.spawn('socat', ['-', 'TCP4:127.0.0.1:7001,retry=50,interval=0.1'], { stdio: ['pipe', 'pipe', 'inherit'] }),
