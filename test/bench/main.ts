@@ -67,6 +67,20 @@ function newResult(
   };
 }
 
+/** A sample that does not come must not hold up all others for ever. */
+async function withinLimit(sample: Promise<Sample>): Promise<Sample> {
+  const limitMs = (seconds + 60) * 1000;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no result within ${limitMs / 1000} s`)), limitMs);
+  });
+  try {
+    return await Promise.race([sample, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 function record(result: RowResult, stack: string, sample: Sample): void {
   result.samples[stack]?.push(sample);
   process.stderr.write(`${result.name} ${stack}: ${JSON.stringify(sample)}\n`);
@@ -103,7 +117,7 @@ async function measureRows(rows: readonly Row[], mtu: number): Promise<RowResult
       );
       for (let round = 0; round < runs; round++) {
         for (const rig of orderOfRound(rigs, round))
-          record(result, rig.stackName, await row.measure(describeRig(rig), seconds));
+          record(result, rig.stackName, await withinLimit(row.measure(describeRig(rig), seconds)));
       }
       results.push(result);
     }
@@ -136,7 +150,7 @@ async function measurePastaRows(rows: readonly PastaRow[], mtu: number): Promise
       for (let round = 0; round < runs; round++) {
         for (const rig of orderOfRound(taking, round)) {
           try {
-            record(result, rig.stackName, await row.measure(rig, seconds));
+            record(result, rig.stackName, await withinLimit(row.measure(rig, seconds)));
           } catch (error) {
             process.stderr.write(`${row.name} ${rig.stackName}: ${(error as Error).message}\n`);
           }
