@@ -9,6 +9,7 @@ import { readFdFacts } from '../../sys/fd-facts.ts';
 import type { NativeAddon } from '../../sys/native.ts';
 import { connectUnix } from '../../sys/unix-socket.ts';
 import type { FdSource } from '../options/fd-broker-qmp-options.ts';
+import { NOTE_VARIABLE, parseInheritedState } from '../qrap/inherited-state.ts';
 import { BROKER_VARIABLE } from './socket-path.ts';
 
 /** What is wanted, and how it was asked for. */
@@ -30,7 +31,12 @@ export async function withFd<T>(
   use: (given: GivenFd) => Promise<T>,
 ): Promise<T> {
   const { source } = wanted;
-  if (source.from === 'inherited') return use(describe(native, wanted, source.fd));
+  if (source.from === 'inherited') {
+    // Node has opened descriptors of its own since: QEMU must not get one of those.
+    const { fds } = parseInheritedState(process.env[NOTE_VARIABLE], process.pid);
+    if (fds?.includes(source.fd) === false) throw unfit(wanted, new Error('it was not open when this program started'));
+    return use(describe(native, wanted, source.fd));
+  }
   const owned = await obtain(native, brokerPath, wanted);
   try {
     return await use(describe(native, wanted, owned.fd));

@@ -13,6 +13,8 @@ import { needQemu, requireOrSkip } from '../../support/netns/capabilities.ts';
 import { runProcess, stopChild, waitUntil } from '../../support/netns/process.ts';
 
 const BROKER = join(PROJECT_ROOT, 'dist/helpers/passel-fd-broker.cjs');
+/** Through the C front, which knows what was open at the start. */
+const FRONT = join(PROJECT_ROOT, 'dist/helpers/passel-fd-broker');
 const native = loadNative();
 const suite = await requireOrSkip(needQemu);
 
@@ -103,6 +105,27 @@ suite('passel-fd-broker qmp', () => {
     closeSync(fd);
     expect(await countFds()).toBe(before + 2);
     for (const name of ['one', 'two']) expect(await run([socket, 'closefd', name])).toEqual(DONE);
+    expect(await countFds()).toBe(before);
+  });
+
+  it("gives QEMU an inherited descriptor of any number, and none of Node's own", async () => {
+    const give = async (number: number): Promise<Ended> =>
+      runProcess(
+        'sh',
+        ['-c', `exec "$0" qmp "$1" getfd x --fd ${number} 9<"$2"`, FRONT, socket, join(folder, 'file')],
+        {
+          check: false,
+        },
+      );
+    const before = await countFds();
+    expect(await give(9)).toEqual(DONE);
+    expect(await run([socket, 'closefd', 'x'])).toEqual(DONE);
+    // Node's epoll set, eventfds and pipes are among these.
+    for (const number of [10, 12, 14]) {
+      const refused = await give(number);
+      expect(refused).toMatchObject({ status: 1 });
+      expect(refused.stderr).toContain(`--fd: '${number}' cannot be given to QEMU: it was not open when this program`);
+    }
     expect(await countFds()).toBe(before);
   });
 
