@@ -193,8 +193,17 @@ async function startPasta(name: PastaStackName, host: Host, mtu: number): Promis
   await waitUntil('the command of pasta', () => findHolder() !== undefined || child.exitCode !== null, 15_000);
   const pid = findHolder();
   if (pid === undefined) throw new Error(`it ended with status ${child.exitCode}: ${output()}`);
-  const guest = describeNamespace(pid);
-  await waitForTap(child, output, guest, HOST_NET.hostV4);
+  // Debian's leaves the command behind when it is ended.
+  const close = async (): Promise<void> => {
+    if (readCommand(pid) === `sleep ${mark} `) process.kill(pid);
+  };
+  const guest = { ...describeNamespace(pid), close };
+  try {
+    await waitForTap(child, output, guest, HOST_NET.hostV4);
+  } catch (error) {
+    await close();
+    throw error;
+  }
   return [child, guest];
 }
 
