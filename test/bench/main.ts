@@ -255,3 +255,5 @@ if (options.list) {
     writeFileSync(options.markdown, formatMarkdown(results, `Measured ${date.slice(0, 10)} on ${conditions}.`));
   }
 }
+// Everything is written; what a rig's program has left open must not keep this process.
+process.exit(0);
