@@ -3,34 +3,20 @@
  * helper through the broker. They find each other and move data.
  */
 import type { ChildProcess } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { type BridgePlace, createBridgePlace } from '../support/bridge/caller.ts';
-import {
-  needCommand,
-  needNamespaces,
-  needRoot,
-  needTun,
-  type Requirement,
-  requireOrSkip,
-} from '../support/netns/capabilities.ts';
+import { type BridgePlace, C_HELPER, createBridgePlace, needBridgeHelper } from '../support/bridge/caller.ts';
+import { needCommand, needNamespaces, needRoot, needTun, requireOrSkip } from '../support/netns/capabilities.ts';
 import { stopChild, waitUntil } from '../support/netns/process.ts';
 import { bootGuest, type Guest, needGuest } from '../support/qemu-guest/guest.ts';
 
-const C_HELPER = '/usr/lib/qemu/qemu-bridge-helper';
 const SOCKET = '/mnt/broker.sock';
 const BYTES = 20 * 1024 * 1024;
-
-const needHelper: Requirement = {
-  name: 'qemu-bridge-helper',
-  probe: () => (existsSync(C_HELPER) ? '' : `${C_HELPER} is not there (Debian: qemu-system-common)`),
-};
 
 const suite = await requireOrSkip(
   needNamespaces,
   needRoot,
   needTun,
-  needHelper,
+  needBridgeHelper,
   needCommand('setpriv', 'util-linux'),
   ...needGuest('cloud'),
 );

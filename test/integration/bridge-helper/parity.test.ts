@@ -1,30 +1,21 @@
 /** Debian's qemu-bridge-helper and ours, asked the same: verdict, exit status, message to QEMU, tap and what is left compared. */
-import { existsSync } from 'node:fs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { type BridgeOutcome, type BridgePlace, createBridgePlace } from '../../support/bridge/caller.ts';
 import {
-  needCommand,
-  needNamespaces,
-  needRoot,
-  needTun,
-  type Requirement,
-  requireOrSkip,
-} from '../../support/netns/capabilities.ts';
+  type BridgeOutcome,
+  type BridgePlace,
+  C_HELPER,
+  createBridgePlace,
+  needBridgeHelper,
+} from '../../support/bridge/caller.ts';
+import { needCommand, needNamespaces, needRoot, needTun, requireOrSkip } from '../../support/netns/capabilities.ts';
 import { CASES } from './cases.ts';
 import { endingOf } from './ending.ts';
-
-const C_HELPER = '/usr/lib/qemu/qemu-bridge-helper';
-
-const needHelper: Requirement = {
-  name: 'qemu-bridge-helper',
-  probe: () => (existsSync(C_HELPER) ? '' : `${C_HELPER} is not there (Debian: qemu-system-common)`),
-};
 
 const suite = await requireOrSkip(
   needNamespaces,
   needRoot,
   needTun,
-  needHelper,
+  needBridgeHelper,
   needCommand('python3', 'python3'),
   needCommand('setpriv', 'util-linux'),
 );

@@ -1,8 +1,18 @@
 /** Runs bridge helpers as their callers do, in a network of their own: see caller.py. */
+import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PROJECT_ROOT } from '../native-tools.ts';
+import type { Requirement } from '../netns/capabilities.ts';
 import { createNamespace, type Namespace } from '../netns/namespace.ts';
+
+/** Debian's program. */
+export const C_HELPER = '/usr/lib/qemu/qemu-bridge-helper';
+
+export const needBridgeHelper: Requirement = {
+  name: 'qemu-bridge-helper',
+  probe: () => (existsSync(C_HELPER) ? '' : `${C_HELPER} is not there (Debian: qemu-system-common)`),
+};
 
 /** A file of the access list's folder. `text` holds a byte in each character. */
 export type AclFile =
