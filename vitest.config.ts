@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config';
 // Suites that boot guests or build namespaces share two cores: they run one file at a time, after the unit tests.
 export default defineConfig({
   test: {
-    reporters: ['default'],
+    reporters: ['default', './test/support/second-try-reporter.ts'],
     projects: [
       {
         test: {
@@ -19,6 +19,8 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 180_000,
+          // Guests and namespaces on a busy machine: in CI one failure may be tried again, and is then listed at the end.
+          retry: process.env['CI'] ? 1 : 0,
           sequence: { groupOrder: 1 },
         },
       },
