@@ -4,28 +4,12 @@
  * Everything that can fail (sockets, ports, files) is opened before this returns, so that a launcher can say what went wrong; what
  * had been opened is closed again then.
  */
-import { randomFillSync } from 'node:crypto';
-import { openSync } from 'node:fs';
 import { createArena } from '../base/arena.ts';
-import { systemClock } from '../base/clock.ts';
-import { PasselError, reasonOf } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import { createAddressMap } from '../forward/address-map.ts';
 import { type ForwardListeners, openListeners } from '../forward/listeners.ts';
-import { createPcapLink, type PcapLink } from '../link/pcap.ts';
-import { createTraceLink } from '../link/trace.ts';
-import {
-  ENDPOINT_BYTES,
-  type GuestLink,
-  KIND_LINK,
-  KIND_LINK_LISTENER,
-  KIND_PING,
-  KIND_TCP,
-  KIND_TCP_LISTENER,
-  KIND_UDP,
-  KIND_UDP_LISTENER,
-} from '../stack/ports.ts';
-import { NetworkStack } from '../stack/stack.ts';
+import { ENDPOINT_BYTES, KIND_TCP_LISTENER, KIND_UDP_LISTENER } from '../stack/ports.ts';
+import type { NetworkStack } from '../stack/stack.ts';
 import { createHostSockets } from '../sys/host-sockets.ts';
 import { loadNative } from '../sys/native.ts';
 import { createPoller } from '../sys/poller.ts';
@@ -34,11 +18,11 @@ import type { ControlApi } from './control/routes.ts';
 import type { ControlServer } from './control/server.ts';
 import type { SpliceViewOptions } from './control/view-splices.ts';
 import { createEventStatistics } from './event-statistics.ts';
+import { createGuestSide, type GuestSide, guestSockets, kindBaseOf } from './guest-side.ts';
 import type { NamespaceSplice, NamespaceSpliceConfig } from './namespace-splice.ts';
 import type { NetworkConfig } from './network-config.ts';
 import type { PasstConfig } from './passt-config.ts';
 import { unlinkIfThere } from './pid-file.ts';
-import { createRawEcho, type OpenRawEcho } from './raw-echo.ts';
 import { claimSocketPath } from './socket-path.ts';
 import { writeStderr } from './stderr.ts';
 import { createStreamTransport, type GuestTransport, listenAt, type TransportParts } from './transport.ts';
@@ -59,7 +43,6 @@ export interface RunningStack {
   stop(): Promise<void>;
   /** Resolves with the exit status once the stack has ended by itself: a one-off guest has left (0). */
   readonly ended: Promise<number>;
-  readonly stack: NetworkStack;
 }
 
 /** Starts the stack of a virtual machine: see {@link startStack}. */
@@ -86,14 +69,14 @@ export async function startStack(
   const endpoint = arena.allocate(ENDPOINT_BYTES);
 
   let forwards: ForwardListeners | undefined;
-  let pcap: PcapLink | undefined;
-  let rawEcho: OpenRawEcho | undefined;
-  let stack: NetworkStack | undefined;
+  let guest: GuestSide | undefined;
   let loopback: NamespaceSplice | undefined;
   let controlFd = -1;
   let control: ControlServer | undefined;
   let statistics: NodeJS.Timeout | undefined;
-  const transport = createTransport({ native, arena, sockets, endpoint, log });
+  const kindBase = kindBaseOf(0);
+  const ownSockets = guestSockets(sockets, kindBase);
+  const transport = createTransport({ native, arena, sockets: ownSockets, endpoint, log });
 
   let stopped = false;
   const stop = async (): Promise<void> => {
@@ -103,12 +86,10 @@ export async function startStack(
     clearInterval(statistics);
     control?.close();
     if (control === undefined && controlFd >= 0) native.close(controlFd);
-    stack?.close();
+    guest?.close();
     loopback?.close();
     transport.close();
     forwards?.closeAll();
-    rawEcho?.close();
-    pcap?.close();
     poller.close();
   };
 
@@ -133,65 +114,42 @@ export async function startStack(
     });
     forwards = listeners;
     if (spliceConfig !== undefined) {
-      const onHostClose = (index: number): void => stack?.onForwardRemoved(index);
+      const onHostClose = (index: number): void => guest?.stack.onForwardRemoved(index);
       const parts = { native, arena, sockets, forwards, log, kickTurn: () => poller.kickTurn(), onHostClose };
       // Loaded only for namespaces.
       const { createNamespaceSplice } = await import('./namespace-splice.ts');
       loopback = createNamespaceSplice(spliceConfig, parts);
     }
     const { splice } = loopback ?? {};
-    let link: GuestLink = transport.link;
-    if (config.pcapPath !== undefined) {
-      pcap = createPcapLink({
-        link,
-        arena,
-        fd: openPcap(config.pcapPath),
-        onError: (error) => log.warn(`--pcap: recording ended: ${reasonOf(error)}`),
-      });
-      link = pcap;
-    }
-    if (log.isEnabled('trace')) link = createTraceLink(link, arena, log);
-    if (config.stack.icmp) rawEcho = createRawEcho(sockets, log, () => stack?.endTurn());
-    const running = new NetworkStack({
+    const side = createGuestSide({
       arena,
+      sockets: ownSockets,
+      kindBase,
       config: config.stack,
-      link,
-      sockets,
+      transport,
       map: createAddressMap(config.addressMap),
       forwards,
-      clock: systemClock,
-      log,
-      secret: randomFillSync(new Uint32Array(8)),
-      rawEcho,
       bypass: loopback?.bypass,
+      pcapPath: config.pcapPath,
+      log,
     });
-    stack = running;
+    guest = side;
+    const { stack } = side;
 
-    poller.handlers[KIND_LINK] = (_index, events) => {
-      if (transport.onHostEvent(events)) running.onLinkReadable();
-    };
-    poller.handlers[KIND_LINK_LISTENER] = () => transport.onListenerEvent();
-    poller.handlers[KIND_TCP] = (index, events) => running.onFlowEvent(KIND_TCP, index, events);
-    poller.handlers[KIND_UDP] = (index, events) => running.onFlowEvent(KIND_UDP, index, events);
-    poller.handlers[KIND_PING] = (index, events) => running.onFlowEvent(KIND_PING, index, events);
-    poller.handlers[KIND_TCP_LISTENER] = (index) => running.onTcpListener(index);
-    poller.handlers[KIND_UDP_LISTENER] = (index) => running.onUdpListener(index);
+    side.install(poller.handlers);
+    poller.handlers[KIND_TCP_LISTENER] = (index) => stack.onTcpListener(index);
+    poller.handlers[KIND_UDP_LISTENER] = (index) => stack.onUdpListener(index);
     splice?.install(poller.handlers);
     poller.onTurnEnd = () => {
-      running.endTurn();
+      stack.endTurn();
       splice?.endTurn();
     };
 
-    await transport.open({
-      onRoom: () => running.onLinkRoom(),
-      onAttach: () => running.onGuestConnected(),
-      onGone: () => running.onGuestGone(),
-      onEnd: end,
-    });
+    await side.open(end);
     const { socketPath } = transport;
     if (controlFd >= 0) {
       const splices = splice === undefined ? undefined : { splice, sockets, view: arena.view, scratch: endpoint };
-      const api = createControlApi(config, running, listeners, socketPath, log, splices);
+      const api = createControlApi(config, stack, listeners, socketPath, log, splices);
       // Loaded only where it is wanted: HTTP takes its time to load.
       const { openControlServer } = await import('./control/server.ts');
       control = await openControlServer(controlFd, api, log);
@@ -209,19 +167,7 @@ export async function startStack(
     if (controlFd >= 0) unlinkIfThere(config.controlPath!);
     throw error;
   }
-  return { socketPath: transport.socketPath, controlPath: config.controlPath, stop, ended, stack };
-}
-
-function openPcap(path: string): number {
-  try {
-    return openSync(path, 'w', 0o600);
-  } catch (error) {
-    throw new PasselError(
-      'PASSEL_E_FILE',
-      { option: '--pcap', value: path, reason: reasonOf(error) },
-      { cause: error },
-    );
-  }
+  return { socketPath: transport.socketPath, controlPath: config.controlPath, stop, ended };
 }
 
 function createControlApi(
