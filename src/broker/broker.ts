@@ -5,7 +5,7 @@ import type { Policy } from './policy.ts';
 import type { EndReason, KeptName } from './registry.ts';
 import { Registry } from './registry.ts';
 import { type AuditRecord, BrokerServer } from './server.ts';
-import type { TapMaker } from './verbs.ts';
+import type { NetworkMaker, TapMaker } from './verbs.ts';
 
 export interface BrokerOptions {
   readonly native: NativeAddon;
@@ -14,6 +14,8 @@ export interface BrokerOptions {
   readonly policy: Policy;
   /** Makes taps; left out: nobody gets one. */
   readonly makeTap?: TapMaker | undefined;
+  /** Joins clients to networks; left out: nobody is. */
+  readonly joinNetwork?: NetworkMaker | undefined;
   /** Descriptors that all users together may keep; default: what the process may open, less {@link FD_RESERVE}. */
   readonly maxFds?: number;
   readonly maxConnections?: number;
@@ -45,7 +47,7 @@ export interface Broker {
 }
 
 export function createBroker(options: BrokerOptions): Broker {
-  const { native, arena, policy, makeTap, onName } = options;
+  const { native, arena, policy, makeTap, joinNetwork, onName } = options;
   const byFd = new Map<number, KeptName>();
   let timer: NodeJS.Timeout | undefined;
 
@@ -80,6 +82,7 @@ export function createBroker(options: BrokerOptions): Broker {
     scratch: arena,
     registry,
     makeTap,
+    joinNetwork,
     policy,
     ...(options.maxConnections === undefined ? {} : { maxConnections: options.maxConnections }),
     ...(options.stallMs === undefined ? {} : { stallMs: options.stallMs }),

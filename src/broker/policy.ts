@@ -11,13 +11,15 @@
  *        "quota":{"names":32,"fds":64}},
  *       {"users":"all", "verbs":["tap"]}]}
  *
+ * A policy may also name networks, for `netdev`: "networks":{"lan":{"passt":["--no-map-gw"]}}, and rules with "networks":["lan"].
+ *
  * A tap needs the verb and, besides, the access list of the bridge helper.
  */
 import { BlockList, isIP, isIPv4 } from 'node:net';
 import { isAbsolute, normalize } from 'node:path';
 import { z } from 'zod';
 import type { AccessMode } from '../sys/fd-facts.ts';
-import { BrokerError, type SocketPlace, VERBS, type Verb } from './protocol.ts';
+import { BrokerError, networkNameSchema, type SocketPlace, VERBS, type Verb } from './protocol.ts';
 import type { KeptName, Quota } from './registry.ts';
 
 const idList = z.union([z.literal('all'), z.array(z.int().min(0).max(0xffff_fffe)).min(1)]);
@@ -46,6 +48,24 @@ const placeRule = z.union([
 ]);
 type PlaceRule = z.infer<typeof placeRule>;
 
+/**
+ * A network that the verb `netdev` joins a client to: a passel-passt that is started with these arguments for each one who asks, as the user
+ * whom passel-passt chooses or as the one who asks; or the socket of a stack that somebody else has started.
+ */
+const networkSchema = z.union([
+  z.strictObject({
+    passt: z.array(z.string().regex(/^[^\0]*$/, 'no NUL')).max(256),
+    runAs: z.literal('client').optional(),
+  }),
+  z.strictObject({
+    socket: z
+      .string()
+      .regex(/^(\/|@.)[^\0]*$/, "an absolute path, or '@' and a name")
+      .max(108),
+  }),
+]);
+export type Network = z.infer<typeof networkSchema>;
+
 const ruleSchema = z.strictObject({
   users: idList.optional(),
   groups: z.array(z.int().min(0).max(0xffff_fffe)).min(1).optional(),
@@ -60,12 +80,37 @@ const ruleSchema = z.strictObject({
   connect: z.array(placeRule).optional(),
   /** Bridges; default: all that the access list allows. */
   bridges: z.array(z.string().min(1).max(15)).optional(),
+  /** Networks for `netdev`; default: none. */
+  networks: z.union([z.literal('all'), z.array(networkNameSchema)]).optional(),
   /** Names of all users, not only the user's own and shared ones. */
   anyOwner: z.boolean().optional(),
-  quota: z.strictObject({ names: z.int().min(0).max(1_000_000), fds: z.int().min(0).max(1_000_000) }).optional(),
+  quota: z
+    .strictObject({
+      names: z.int().min(0).max(1_000_000),
+      fds: z.int().min(0).max(1_000_000),
+      networks: z.int().min(0).max(1_000_000).optional(),
+    })
+    .optional(),
 });
 
-const policySchema = z.strictObject({ version: z.literal(1), rules: z.array(ruleSchema).max(1000) });
+const policySchema = z
+  .strictObject({
+    version: z.literal(1),
+    networks: z.record(networkNameSchema, networkSchema).optional(),
+    rules: z.array(ruleSchema).max(1000),
+  })
+  .superRefine(({ networks = {}, rules }, context) => {
+    for (const [index, rule] of rules.entries()) {
+      for (const name of rule.networks === 'all' ? [] : (rule.networks ?? [])) {
+        if (Object.hasOwn(networks, name)) continue;
+        context.addIssue({
+          code: 'custom',
+          path: ['rules', index, 'networks'],
+          message: `no network is called '${name}'`,
+        });
+      }
+    }
+  });
 export type Policy = z.infer<typeof policySchema>;
 type Rule = Policy['rules'][number];
 
@@ -79,6 +124,8 @@ export interface Peer {
 }
 
 export const DEFAULT_QUOTA: Quota = { names: 64, fds: 256 };
+/** Each one is a process. */
+export const DEFAULT_NETWORKS = 8;
 
 /** @throws Error whose message says where the text is wrong */
 export function parsePolicy(text: string): Policy {
@@ -106,21 +153,30 @@ export function defaultPolicy(uid: number): Policy {
     open: [{ root: '/', access: 'read-write', create: true }],
     listen: everywhere,
     connect: everywhere,
+    networks: 'all',
     anyOwner: true,
     quota: { names: 1024, fds: 4096 },
   };
-  return { version: 1, rules: [all, { users: 'all', verbs: ['tap'] }] };
+  return { version: 1, networks: { default: { passt: [] } }, rules: [all, { users: 'all', verbs: ['tap'] }] };
 }
 
 /** What one user may do. */
 export class Permissions {
   readonly peer: Peer;
   readonly quota: Quota;
+  /** Stacks that may run for the user at a time. */
+  readonly maxNetworks: number;
   private readonly rules: readonly Rule[];
+  private readonly networks: Readonly<Record<string, Network>>;
 
   constructor(policy: Policy, peer: Peer) {
     this.peer = peer;
     this.rules = policy.rules.filter((rule) => appliesTo(rule, peer));
+    this.networks = policy.networks ?? {};
+    this.maxNetworks = Math.max(
+      ...this.rules.map(({ quota }) => quota?.networks ?? -1),
+      this.rules.some(({ quota }) => quota?.networks !== undefined) ? -1 : DEFAULT_NETWORKS,
+    );
     const quotas = this.rules.map(({ quota }) => quota).filter((quota) => quota !== undefined);
     this.quota =
       quotas.length === 0
@@ -166,6 +222,13 @@ export class Permissions {
   checkBridge(bridge: string): void {
     if (this.withVerb('tap').some(({ bridges }) => bridges === undefined || bridges.includes(bridge))) return;
     this.deny(`may not use bridge '${bridge}'`);
+  }
+
+  /** What one may not have is the same as what there is not. */
+  checkNetwork(name: string): Network {
+    const network = Object.hasOwn(this.networks, name) ? this.networks[name] : undefined;
+    const allowed = this.withVerb('netdev').some(({ networks = [] }) => networks === 'all' || networks.includes(name));
+    return network !== undefined && allowed ? network : this.deny(`has no network '${name}'`);
   }
 
   private withVerb(verb: Verb): Rule[] {

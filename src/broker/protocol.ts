@@ -98,6 +98,10 @@ const pathSchema = z
   .min(1)
   .max(4095)
   .regex(/^[^\0]*$/, 'no NUL');
+/** A network's name in the policy: none that could be an option or a path. */
+export const networkNameSchema = z
+  .string()
+  .regex(/^[A-Za-z0-9_][\w.-]{0,62}$/, 'letters, digits, _, . and -, at most 63');
 const portSchema = z.int().min(0).max(65_535);
 
 const unixPlace = z.strictObject({
@@ -164,6 +168,8 @@ export const VERB_SCHEMAS = {
     queues: z.int().min(1).max(253).optional(),
     ...makeMembers,
   }),
+  /** The connected end of a socket whose other end is a network of the policy. */
+  netdev: z.strictObject({ network: networkNameSchema, ...makeMembers }),
 } as const;
 
 export type Verb = keyof typeof VERB_SCHEMAS;

@@ -71,6 +71,8 @@ interface Connection {
   readonly epoll: number;
   readonly poll: PollHandle;
   readonly may: Permissions;
+  /** A verb is at work: nothing is read until its answer has been sent. */
+  busy: boolean;
   /** The answer that the client's socket has no room for yet, and when to give up. */
   waiting: Waiting | undefined;
   stall: NodeJS.Timeout | undefined;
@@ -148,18 +150,24 @@ export class BrokerServer {
       throw createSystemError('uv_poll_start', poll);
     }
     const may = new Permissions(policy, peer);
-    const connection: Connection = { fd, epoll, poll, may, waiting: undefined, stall: undefined };
+    const connection: Connection = { fd, epoll, poll, may, busy: false, waiting: undefined, stall: undefined };
     this.connections.add(connection);
   }
 
   private onEvent(connection: Connection): void {
-    const { waiting } = connection;
+    const { waiting, busy } = connection;
+    // All that is reported meanwhile is that the client has gone.
+    if (busy) {
+      this.end(connection);
+      return;
+    }
     if (waiting !== undefined) {
       this.rest(connection);
       this.send(connection, waiting);
     }
     for (let i = 0; i < REQUESTS_A_TURN; i++) {
-      if (!this.connections.has(connection) || connection.waiting !== undefined || !this.receive(connection)) return;
+      if (!this.connections.has(connection) || connection.busy || connection.waiting !== undefined) return;
+      if (!this.receive(connection)) return;
     }
   }
 
@@ -196,26 +204,57 @@ export class BrokerServer {
         id = each;
       });
       const answer = this.run(connection, request, fds);
-      this.audit(connection, request, fds.length, answer.fds.length, undefined);
-      this.send(connection, {
-        bytes: formatResult(request.id, answer.result, answer.fds.length),
-        fds: answer.fds,
-        settle: answer.settle,
-      });
+      if (answer instanceof Promise) this.answerLater(connection, request, answer);
+      else this.answer(connection, request, fds.length, answer);
     } catch (error) {
       for (const fd of fds) native.close(fd);
-      const refusal =
-        error instanceof BrokerError ? error : new BrokerError('system', `internal error: ${(error as Error).message}`);
-      if (refusal !== error) this.options.onTrouble?.(String((error as Error).stack));
-      this.refuse(connection, id, request, fds.length, refusal);
+      this.refuse(connection, id, request, fds.length, this.refusalOf(error));
     }
+  }
+
+  private answer(connection: Connection, request: BrokerRequest, received: number, answer: VerbAnswer): void {
+    this.audit(connection, request, received, answer.fds.length, undefined);
+    this.send(connection, {
+      bytes: formatResult(request.id, answer.result, answer.fds.length),
+      fds: answer.fds,
+      settle: answer.settle,
+    });
+  }
+
+  /** Requests of verbs that take their time come without descriptors. */
+  private answerLater(connection: Connection, request: BrokerRequest, promise: Promise<VerbAnswer>): void {
+    const { native } = this.options;
+    connection.busy = true;
+    native.epollControl(connection.epoll, EPOLL_MODIFY, connection.fd, 0, 0, 0);
+    const resume = (): boolean => {
+      connection.busy = false;
+      if (!this.connections.has(connection)) return false;
+      native.epollControl(connection.epoll, EPOLL_MODIFY, connection.fd, EVENT_IN, 0, 0);
+      return true;
+    };
+    promise.then(
+      (answer) => {
+        if (resume()) this.answer(connection, request, 0, answer);
+        else answer.settle(false);
+      },
+      (error: unknown) => {
+        const refusal = this.refusalOf(error);
+        if (resume()) this.refuse(connection, request.id, request, 0, refusal);
+      },
+    );
+  }
+
+  private refusalOf(error: unknown): BrokerError {
+    if (error instanceof BrokerError) return error;
+    this.options.onTrouble?.(String((error as Error).stack));
+    return new BrokerError('system', `internal error: ${(error as Error).message}`);
   }
 
   private run(
     connection: Connection,
     { verb, fds: declared, asked }: BrokerRequest,
     fds: readonly number[],
-  ): VerbAnswer {
+  ): VerbAnswer | Promise<VerbAnswer> {
     if (fds.length !== declared) {
       throw new BrokerError('fd-count', `${declared} descriptors were announced, ${fds.length} came`);
     }
@@ -229,7 +268,7 @@ export class BrokerServer {
       may: Permissions,
       what: unknown,
       came: readonly number[],
-    ) => VerbAnswer;
+    ) => VerbAnswer | Promise<VerbAnswer>;
     return run({ ...this.options, ownNames: this.ownNames }, connection.may, asked, fds);
   }
 
@@ -305,6 +344,7 @@ function subjectOf(request: BrokerRequest | undefined): string | undefined {
   const { asked } = request;
   if ('path' in asked) return asked.path;
   if ('bridge' in asked) return asked.bridge;
+  if ('network' in asked) return asked.network;
   if ('place' in asked)
     return asked.place.family === 'unix' ? asked.place.path : `${asked.place.address} ${asked.place.port}`;
   return 'name' in asked ? asked.name : undefined;

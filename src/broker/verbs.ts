@@ -5,7 +5,7 @@ import type { NativeAddon } from '../sys/native-addon.ts';
 import { createSocketPair } from '../sys/unix-socket.ts';
 import { checkExpectation, checkKeepable } from './fd-check.ts';
 import { type Confined, connectTo, type EndpointScratch, listenAt, openConfined } from './places.ts';
-import type { Peer, Permissions } from './policy.ts';
+import type { Network, Peer, Permissions } from './policy.ts';
 import {
   BrokerError,
   type FdExpectation,
@@ -26,12 +26,26 @@ export type TapMaker = (
   peer: Peer,
 ) => { readonly fds: readonly number[]; readonly result: Readonly<Record<string, unknown>> };
 
+/**
+ * Joins a client to a network: starts a stack, or connects to one. What stacks are is not the broker's business.
+ * @param limit - stacks that may run for the user at a time
+ * @returns a connected stream socket, the caller's; what it is joined to ends with it
+ * @throws BrokerError `system` or `quota`
+ */
+export type NetworkMaker = (
+  name: string,
+  network: Network,
+  peer: Peer,
+  limit: number,
+) => Promise<{ readonly fd: number; readonly result: Readonly<Record<string, unknown>> }>;
+
 /** What verbs work with. */
 export interface VerbContext {
   readonly native: NativeAddon;
   readonly scratch: EndpointScratch;
   readonly registry: Registry;
   readonly makeTap: TapMaker | undefined;
+  readonly joinNetwork?: NetworkMaker | undefined;
   /** What the broker's own listeners are called. */
   readonly ownNames: ReadonlySet<string>;
 }
@@ -51,7 +65,7 @@ type Handler<V extends Verb> = (
   asked: VerbRequest<V>,
   /** What came with the request; the handler's if it takes any, which the table says. */
   fds: readonly number[],
-) => VerbAnswer;
+) => VerbAnswer | Promise<VerbAnswer>;
 
 interface VerbRow<V extends Verb> {
   /** How many descriptors come with the request. */
@@ -71,6 +85,7 @@ export const VERB_HANDLERS: { readonly [V in Verb]: VerbRow<V> } = {
   connect: { fds: 'none', run: connect },
   socketpair: { fds: 'none', run: socketpair },
   tap: { fds: 'none', run: tap },
+  netdev: { fds: 'none', run: netdev },
 };
 
 function put(context: VerbContext, may: Permissions, asked: VerbRequest<'put'>, fds: readonly number[]): VerbAnswer {
@@ -172,6 +187,14 @@ function tap(context: VerbContext, may: Permissions, asked: VerbRequest<'tap'>):
   may.checkBridge(asked.bridge);
   const { fds, result } = context.makeTap(asked, may.peer);
   return giveOrKeep(context, may, asked, fds, result);
+}
+
+/** The only verb that takes its time: the connection gets its answer later, others are served meanwhile. */
+async function netdev(context: VerbContext, may: Permissions, asked: VerbRequest<'netdev'>): Promise<VerbAnswer> {
+  if (context.joinNetwork === undefined) throw new BrokerError('denied', 'this broker has no networks');
+  const network = may.checkNetwork(asked.network);
+  const { fd, result } = await context.joinNetwork(asked.network, network, may.peer, may.maxNetworks);
+  return giveOrKeep(context, may, asked, [fd], { network: asked.network, ...result });
 }
 
 // ------------------------------------------------------------------------------------------------------------------------------ parts

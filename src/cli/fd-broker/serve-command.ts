@@ -27,6 +27,7 @@ import { watchEndingSignals } from '../signals.ts';
 import { claimSocketPath } from '../socket-path.ts';
 import { writeStderr } from '../stderr.ts';
 import { VERSION } from '../version.ts';
+import { checkNetworks, createNetworks, siblingProgram } from './network-maker.ts';
 import { defaultServePath } from './socket-path.ts';
 import { createTapMaker } from './tap-maker.ts';
 
@@ -74,6 +75,7 @@ async function serve(programName: string, given: Given): Promise<number> {
   const policy = readPolicy(given);
   const arena = createArena(64 * 1024);
   native.bindArena(arena.buffer);
+  const networks = createNetworks({ native, program: siblingProgram('passel-passt') });
   const broker = createBroker({
     native,
     arena: { view: arena.view, offset: arena.allocate(BROKER_ARENA_BYTES) },
@@ -83,6 +85,7 @@ async function serve(programName: string, given: Given): Promise<number> {
       aclPath: given.last('acl') ?? DEFAULT_ACL_PATH,
       trustWritable: given.has('trust-writable-acl'),
     }),
+    joinNetwork: networks.join,
     audit: (record) => logRequest(log, record),
     onName: (entry, ended) => {
       if (ended === undefined || ended === 'taken' || ended === 'dropped') return;
@@ -107,6 +110,7 @@ async function serve(programName: string, given: Given): Promise<number> {
     return 0;
   } finally {
     if (!ready) pidFile?.abandon();
+    networks.close();
     broker.close();
     if (ready && path !== undefined && !path.startsWith('@')) unlinkIfThere(path);
     log.close();
@@ -144,7 +148,9 @@ function readPolicy(given: Given): Policy {
   if (path === undefined) return defaultPolicy(process.getuid?.() ?? 0);
   const text = readPolicyFile(path, given.has('trust-writable-acl'));
   try {
-    return parsePolicy(text);
+    const policy = parsePolicy(text);
+    checkNetworks(policy);
+    return policy;
   } catch (error) {
     throw new PasselError('PASSEL_E_POLICY', { value: path, reason: reasonOf(error) }, { cause: error });
   }
