@@ -1,15 +1,17 @@
 /**
  * The port specifications of `--tcp-ports` and `--udp-ports`, complete:
  *
- *     SPEC  = "none" | [ADDRESS[%INTERFACE]/ | %INTERFACE/] ITEM{,ITEM}
- *     ITEM  = "all" | "auto" | RANGE[:[TARGET/]RANGE] | ~RANGE
- *     RANGE = FIRST[-LAST]
+ *     SPEC   = "none" | [ADDRESS[%INTERFACE]/ | %INTERFACE/] ITEM{,ITEM}
+ *     ITEM   = "all" | "auto" | RANGE[:[TARGET/]RANGE] | ~RANGE
+ *     RANGE  = FIRST[-LAST]
+ *     TARGET = ADDRESS | GUEST
  *
  * `~` takes ports out, wherever it stands in the list. Nothing but exclusions means every other non-ephemeral port, which is
  * also what `all` means; binds of such sweeping rules may fail one by one, since some port is always taken. `auto` marks the
  * ranges of its specification (or, without any, all ports) as followed: forwarded while something listens there.
  *
- * An IPv6 address may stand in brackets. It must where it is a target, because `22:fd00::1/80` reads as a bound address.
+ * An IPv6 address may stand in brackets. It must where it is a target, because `22:fd00::1/80` reads as a bound address. GUEST is the
+ * name of one of several guests, which begins with a letter.
  */
 import { isIPv4, isIPv6 } from 'node:net';
 import { PasselError } from '../base/errors.ts';
@@ -29,6 +31,8 @@ export interface PortForwardRule {
   readonly last: number;
   /** Guest-side destination, as text; the guest's own address when absent. */
   readonly targetAddress?: string;
+  /** Which of several guests, by its name; the first, or the one that has `targetAddress`, when absent. */
+  readonly targetGuest?: string;
   /** Guest port that `first` leads to; the rest of the range follows in step. */
   readonly targetFirst: number;
   /** Ports that cannot be bound are left out, unless that is all of them. */
@@ -45,18 +49,26 @@ export interface PortRange {
 
 const EXPECTED =
   "'none', or [ADDRESS[%INTERFACE]/] and a list of 'all', 'auto', FIRST[-LAST][:[TARGET/]FIRST[-LAST]] or ~FIRST[-LAST]";
+/** Names of guests, as QEMU's netdevs have them (an `id`): a letter, then letters, digits, '-', '.', '_'. */
+const GUEST_NAME = '[A-Za-z][\\w.-]*';
 /** Linux: IFNAMSIZ (16) less the terminating zero. */
 const INTERFACE_NAME_MAX = 15;
 
+/** Where a mapping leads besides the port. */
+type Target = Pick<PortForwardRule, 'targetAddress' | 'targetGuest'>;
+
 interface Mapping extends PortRange {
   readonly targetFirst: number;
-  readonly targetAddress: string | undefined;
+  readonly target: Target;
 }
+
+const NO_TARGET: Target = {};
 
 /**
  * Parses one specification.
  * @param option - name of the option as the user knows it, for messages
  * @param ephemeral - the host's range of ports for outgoing connections, which sweeping rules leave alone
+ * @param guests - names that may stand as targets
  * @returns rules in ascending order of their host ports; empty for `none`
  * @throws PasselError PASSEL_E_PORT_SPEC
  */
@@ -65,6 +77,7 @@ export function parsePortSpec(
   proto: ForwardProto,
   spec: string,
   ephemeral: PortRange,
+  guests: readonly string[] = [],
 ): PortForwardRule[] {
   if (spec === 'none') return [];
   const fail = (problem: string): never => {
@@ -84,7 +97,7 @@ export function parsePortSpec(
     else if (item === 'all') sweeping = true;
     else if (item === 'auto') scan = true;
     else if (item.startsWith('~')) exclusions.push(parseRange(item.slice(1), item, fail));
-    else mappings.push(parseMapping(item, fail));
+    else mappings.push(parseMapping(item, guests, fail));
   }
   if (mappings.length === 0) sweeping = true;
   const named = [...mappings].sort((a, b) => a.first - b.first);
@@ -95,13 +108,12 @@ export function parsePortSpec(
 
   const rules: PortForwardRule[] = [];
   const addRange = (mapping: Mapping, weak: boolean): void => {
-    const { targetAddress } = mapping;
     rules.push({
       proto,
       ...bind,
       first: mapping.first,
       last: mapping.last,
-      ...(targetAddress === undefined ? {} : { targetAddress }),
+      ...mapping.target,
       targetFirst: mapping.targetFirst,
       weak,
       scan,
@@ -111,7 +123,7 @@ export function parsePortSpec(
   if (sweeping) {
     // Where somebody listens is no port for outgoing connections, whatever its number.
     const taken = [...exclusions, ...named, ...(scan ? [] : [ephemeral])];
-    const whole = { first: 1, last: 65535, targetFirst: 1, targetAddress: undefined };
+    const whole = { first: 1, last: 65535, targetFirst: 1, target: NO_TARGET };
     for (const part of subtractFrom(whole, taken)) addRange(part, true);
   }
   if (rules.length === 0) fail('the exclusions leave no port');
@@ -126,12 +138,15 @@ function splitPrefix(spec: string): { prefix: string | undefined; list: string }
   const slash = spec.indexOf('/');
   if (slash < 0) return { prefix: undefined, list: spec };
   const before = spec.slice(0, slash);
-  const isTarget = /^[~\d][^%[]*:(\[.*\]|[\d.]+)$/.test(before) && !isIPv6(before);
+  const isTarget = BEFORE_TARGET.test(before) && !isIPv6(before);
   const isListWithTarget = before.includes(',');
   return isTarget || isListWithTarget
     ? { prefix: undefined, list: spec }
     : { prefix: before, list: spec.slice(slash + 1) };
 }
+
+const BEFORE_TARGET = new RegExp(`^[~\\d][^%[]*:(\\[.*\\]|[\\d.]+|${GUEST_NAME})$`);
+const ONLY_GUEST_NAME = new RegExp(`^${GUEST_NAME}$`);
 
 type Fail = (problem: string) => never;
 
@@ -158,25 +173,28 @@ function parseAddress(text: string, fail: Fail): string {
   return bare;
 }
 
-function parseMapping(item: string, fail: Fail): Mapping {
+function parseMapping(item: string, guests: readonly string[], fail: Fail): Mapping {
   const colon = item.indexOf(':');
   if (colon < 0) {
     const { first, last } = parseRange(item, item, fail);
-    return { first, last, targetFirst: first, targetAddress: undefined };
+    return { first, last, targetFirst: first, target: NO_TARGET };
   }
   const { first, last } = parseRange(item.slice(0, colon), item, fail);
-  let target = item.slice(colon + 1);
-  let targetAddress: string | undefined;
-  const slash = target.indexOf('/');
+  let ports = item.slice(colon + 1);
+  let target = NO_TARGET;
+  const slash = ports.indexOf('/');
   if (slash >= 0) {
-    targetAddress = parseAddress(target.slice(0, slash), fail);
-    target = target.slice(slash + 1);
+    const text = ports.slice(0, slash);
+    const isName = guests.length > 0 && ONLY_GUEST_NAME.test(text);
+    if (isName && !guests.includes(text)) fail(`no guest is called '${text}', but ${guests.join(', ')}`);
+    target = isName ? { targetGuest: text } : { targetAddress: parseAddress(text, fail) };
+    ports = ports.slice(slash + 1);
   }
-  const to = parseRange(target, item, fail);
+  const to = parseRange(ports, item, fail);
   // A single target port for a range would be one port for many: refused, as in C, rather than guessed at.
   if (to.last - to.first !== last - first)
     fail(`'${item}' maps ${last - first + 1} ports to ${to.last - to.first + 1}`);
-  return { first, last, targetFirst: to.first, targetAddress };
+  return { first, last, targetFirst: to.first, target };
 }
 
 function parseRange(text: string, item: string, fail: Fail): PortRange {
@@ -219,11 +237,12 @@ export function parsePortSpecs(
   proto: ForwardProto,
   specs: readonly string[],
   ephemeral: PortRange,
+  guests: readonly string[] = [],
 ): PortForwardRule[] {
   const rules: PortForwardRule[] = [];
   // Callers append `none` to what a user gave to say "nothing besides"; passt takes it where nothing was forwarded before.
   for (const spec of specs) {
-    for (const rule of parsePortSpec(option, proto, spec, ephemeral)) {
+    for (const rule of parsePortSpec(option, proto, spec, ephemeral, guests)) {
       const other = rules.find((r) => clash(r, rule));
       if (other === undefined) rules.push(rule);
       else if (!isSameMapping(other, rule) && !(other.weak || rule.weak)) {
@@ -243,7 +262,11 @@ function clash(a: PortForwardRule, b: PortForwardRule): boolean {
 
 function isSameMapping(a: PortForwardRule, b: PortForwardRule): boolean {
   return (
-    a.first === b.first && a.last === b.last && a.targetFirst === b.targetFirst && a.targetAddress === b.targetAddress
+    a.first === b.first &&
+    a.last === b.last &&
+    a.targetFirst === b.targetFirst &&
+    a.targetAddress === b.targetAddress &&
+    a.targetGuest === b.targetGuest
   );
 }
 
@@ -255,6 +278,7 @@ export function isSameForward(a: PortForwardRule, b: PortForwardRule): boolean {
     a.last === b.last &&
     a.targetFirst === b.targetFirst &&
     a.bindInterface === b.bindInterface &&
+    a.targetGuest === b.targetGuest &&
     a.weak === b.weak &&
     a.scan === b.scan &&
     isSameAddressText(a.bindAddress, b.bindAddress) &&
@@ -274,9 +298,10 @@ export function formatPortForward(rule: PortForwardRule): string {
   const bind = rule.bindAddress === undefined && device === '' ? '' : `${rule.bindAddress ?? ''}${device}/`;
   const range = (first: number, last: number): string => (first === last ? `${first}` : `${first}-${last}`);
   const from = range(rule.first, rule.last);
-  const { targetAddress, targetFirst } = rule;
-  if (targetAddress === undefined && targetFirst === rule.first) return `${bind}${from}`;
-  const shown = targetAddress?.includes(':') ? `[${targetAddress}]` : targetAddress;
+  const { targetAddress, targetGuest, targetFirst } = rule;
+  const named = targetAddress ?? targetGuest;
+  if (named === undefined && targetFirst === rule.first) return `${bind}${from}`;
+  const shown = named?.includes(':') ? `[${named}]` : named;
   const address = shown === undefined ? '' : `${shown}/`;
   return `${bind}${from}:${address}${range(targetFirst, targetFirst + rule.last - rule.first)}`;
 }

@@ -150,3 +150,36 @@ describe('a rule in words', () => {
     expect(isSameForward(parse('80'), parse('80:81'))).toBe(false);
   });
 });
+
+describe('a target among several guests', () => {
+  const guests = ['web', 'db-1'];
+  const parse = (...specs: string[]): PortForwardRule[] => parsePortSpecs('-t', 'tcp', specs, EPHEMERAL, guests);
+
+  it.each(['2222:web/22', '127.0.0.1/5432:db-1/5432', '80-81:web/8080-8081'])('%s names one', (spec) => {
+    const [rule] = parse(spec);
+    expect(rule!.targetGuest).toBe(/web|db-1/.exec(spec)![0]);
+    expect(rule!.targetAddress).toBeUndefined();
+    expect(formatPortForward(rule!)).toBe(spec);
+  });
+  it('stands beside addresses and bare ports', () => {
+    const rules = parse('22:web/22,23:10.0.2.16/23,24');
+    expect(rules.map((rule) => [rule.targetGuest, rule.targetAddress])).toEqual([
+      ['web', undefined],
+      [undefined, '10.0.2.16'],
+      [undefined, undefined],
+    ]);
+  });
+  it('is part of what a rule is', () => {
+    const [web, db, none] = ['22:web/22', '22:db-1/22', '22'].map((spec) => parse(spec)[0]!);
+    expect([isSameForward(web!, db!), isSameForward(web!, none!), isSameForward(web!, web!)]).toEqual([
+      false,
+      false,
+      true,
+    ]);
+    expect(() => parse('22:web/22', '22:db-1/22')).toThrow(/port 22 was forwarded elsewhere/);
+  });
+  it('is refused when there is no such guest, or none has a name', () => {
+    expect(() => parse('22:mail/22')).toThrow(/no guest is called 'mail', but web, db-1/);
+    expect(() => parsePortSpecs('-t', 'tcp', ['22:web/22'], EPHEMERAL)).toThrow(/'web' is not an address/);
+  });
+});
