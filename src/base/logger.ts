@@ -33,6 +33,22 @@ export const silentLogger: Logger = {
   isEnabled: () => false,
 };
 
+/** A logger that says whom its lines are about: `name` in front for people, the field `guest` for programs. */
+export function prefixLogger(logger: Logger, name: string): Logger {
+  const write =
+    (level: LogLevel) =>
+    (message: string, fields?: LogFields): void =>
+      logger[level](`${name}: ${message}`, { ...fields, guest: name });
+  return {
+    error: write('error'),
+    warn: write('warn'),
+    info: write('info'),
+    debug: write('debug'),
+    trace: write('trace'),
+    isEnabled: (level) => logger.isEnabled(level),
+  };
+}
+
 /** State of one rate-limited message. Plain numbers, so that a closed gate costs the data path a comparison. */
 export interface LogGate {
   /** Least time between two lines in milliseconds; `Infinity` for a message that is written once. */

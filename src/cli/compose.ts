@@ -6,10 +6,9 @@
  */
 import { createArena } from '../base/arena.ts';
 import type { Logger } from '../base/logger.ts';
-import { createAddressMap } from '../forward/address-map.ts';
 import { type ForwardListeners, openListeners } from '../forward/listeners.ts';
+import { GuestSwitch } from '../link/switch.ts';
 import { ENDPOINT_BYTES, KIND_TCP_LISTENER, KIND_UDP_LISTENER } from '../stack/ports.ts';
-import type { NetworkStack } from '../stack/stack.ts';
 import { createHostSockets } from '../sys/host-sockets.ts';
 import { loadNative } from '../sys/native.ts';
 import { createPoller } from '../sys/poller.ts';
@@ -18,7 +17,8 @@ import type { ControlApi } from './control/routes.ts';
 import type { ControlServer } from './control/server.ts';
 import type { SpliceViewOptions } from './control/view-splices.ts';
 import { createEventStatistics } from './event-statistics.ts';
-import { createGuestSide, type GuestSide, guestSockets, kindBaseOf } from './guest-side.ts';
+import { createForwardRouter } from './forward-router.ts';
+import { createGuestSide, createGuestWays, type GuestPlan, type GuestSide } from './guest-side.ts';
 import type { NamespaceSplice, NamespaceSpliceConfig } from './namespace-splice.ts';
 import type { NetworkConfig } from './network-config.ts';
 import type { PasstConfig } from './passt-config.ts';
@@ -28,15 +28,15 @@ import { writeStderr } from './stderr.ts';
 import { createStreamTransport, type GuestTransport, listenAt, type TransportParts } from './transport.ts';
 
 /** Link buffers 1 + 4 MiB, datagram and list areas of the stack; pages never touched cost nothing. */
-const ARENA_BYTES = 32 * 1024 * 1024;
+const ARENA_BYTES_PER_GUEST = 32 * 1024 * 1024;
 
 /** Permissions of the control socket: who may connect may change what the guest is reached by. */
 const OWNER_ONLY = 0o600;
 
 /** A stack with its guest socket and listeners, at work. */
 export interface RunningStack {
-  /** Where a guest connects; undefined with a socket that we were given. The file is the caller's to remove. */
-  readonly socketPath: string | undefined;
+  /** Where guests connect, in their order; none for a socket that we were given. The files are the caller's to remove. */
+  readonly socketPaths: readonly string[];
   /** The control socket; undefined: none. The file is the caller's to remove. */
   readonly controlPath: string | undefined;
   /** Ends everything: closes sockets and files. Harmless when called twice. */
@@ -47,36 +47,37 @@ export interface RunningStack {
 
 /** Starts the stack of a virtual machine: see {@link startStack}. */
 export function startPasst(config: PasstConfig, log: Logger): Promise<RunningStack> {
-  return startStack(config, log, (parts) => createStreamTransport(config.transport, config.oneOff, parts));
+  const { stack, addressMap, pcapPath } = config;
+  const createTransport = (parts: TransportParts): GuestTransport =>
+    createStreamTransport(config.transport, config.oneOff, parts);
+  return startStack(config, [{ name: 'guest', stack, addressMap, createTransport, pcapPath }], log);
 }
 
 /**
- * Starts the stack of `config`.
- * @param createTransport - the way to its guest
- * @param spliceConfig - the guest is a namespace: how its loopback and the host's are joined
+ * Starts a network with its guests.
+ * @param plans - one or more; with several, a switch joins them
+ * @param spliceConfig - the only guest is a namespace: how its loopback and the host's are joined
  * @throws PasselError when a socket, port or file cannot be opened; nothing is left open then
  */
 export async function startStack(
   config: NetworkConfig,
+  plans: readonly GuestPlan[],
   log: Logger,
-  createTransport: (parts: TransportParts) => GuestTransport,
   spliceConfig?: NamespaceSpliceConfig,
 ): Promise<RunningStack> {
   const native = loadNative();
-  const arena = createArena(ARENA_BYTES);
+  const arena = createArena(ARENA_BYTES_PER_GUEST * plans.length);
   const poller = createPoller(native, arena);
   const sockets = createHostSockets(native, arena, poller.fd);
   const endpoint = arena.allocate(ENDPOINT_BYTES);
 
   let forwards: ForwardListeners | undefined;
-  let guest: GuestSide | undefined;
+  const ways = createGuestWays(plans, { native, arena, sockets, endpoint, log });
+  const guests: GuestSide[] = [];
   let loopback: NamespaceSplice | undefined;
   let controlFd = -1;
   let control: ControlServer | undefined;
   let statistics: NodeJS.Timeout | undefined;
-  const kindBase = kindBaseOf(0);
-  const ownSockets = guestSockets(sockets, kindBase);
-  const transport = createTransport({ native, arena, sockets: ownSockets, endpoint, log });
 
   let stopped = false;
   const stop = async (): Promise<void> => {
@@ -86,9 +87,9 @@ export async function startStack(
     clearInterval(statistics);
     control?.close();
     if (control === undefined && controlFd >= 0) native.close(controlFd);
-    guest?.close();
+    for (const guest of guests) guest.close();
     loopback?.close();
-    transport.close();
+    for (const { transport } of ways) transport.close();
     forwards?.closeAll();
     poller.close();
   };
@@ -97,6 +98,10 @@ export async function startStack(
   const ended = new Promise<number>((resolve) => {
     end = resolve;
   });
+  let linksLeft = plans.length;
+  const onLinkEnd = (status: number): void => {
+    if (--linksLeft === 0 || status !== 0) end(status);
+  };
 
   try {
     if (config.controlPath !== undefined) {
@@ -113,43 +118,38 @@ export async function startStack(
       freebind: config.freebind,
     });
     forwards = listeners;
+    const guestOf = createForwardRouter(listeners, guests);
+    const onForwardRemoved = (index: number): void => guestOf(index).stack.onForwardRemoved(index);
     if (spliceConfig !== undefined) {
-      const onHostClose = (index: number): void => guest?.stack.onForwardRemoved(index);
-      const parts = { native, arena, sockets, forwards, log, kickTurn: () => poller.kickTurn(), onHostClose };
+      const kickTurn = (): void => poller.kickTurn();
+      const parts = { native, arena, sockets, forwards, log, kickTurn, onHostClose: onForwardRemoved };
       // Loaded only for namespaces.
       const { createNamespaceSplice } = await import('./namespace-splice.ts');
       loopback = createNamespaceSplice(spliceConfig, parts);
     }
-    const { splice } = loopback ?? {};
-    const side = createGuestSide({
-      arena,
-      sockets: ownSockets,
-      kindBase,
-      config: config.stack,
-      transport,
-      map: createAddressMap(config.addressMap),
-      forwards,
-      bypass: loopback?.bypass,
-      pcapPath: config.pcapPath,
-      log,
-    });
-    guest = side;
-    const { stack } = side;
-
-    side.install(poller.handlers);
-    poller.handlers[KIND_TCP_LISTENER] = (index) => stack.onTcpListener(index);
-    poller.handlers[KIND_UDP_LISTENER] = (index) => stack.onUdpListener(index);
+    const { splice, bypass } = loopback ?? {};
+    const { ourMacHi, ourMacLo } = config.stack;
+    const bridge = plans.length === 1 ? undefined : new GuestSwitch({ arena, ourMacHi, ourMacLo });
+    for (const way of ways) {
+      const guest = createGuestSide(way, { arena, forwards, bridge, bypass });
+      guests.push(guest);
+      guest.install(poller.handlers);
+    }
+    poller.handlers[KIND_TCP_LISTENER] = (index) => guestOf(index).stack.onTcpListener(index);
+    poller.handlers[KIND_UDP_LISTENER] = (index) => guestOf(index).stack.onUdpListener(index);
     splice?.install(poller.handlers);
+    const endTurn = (): void => {
+      for (const guest of guests) guest.stack.endTurn();
+    };
     poller.onTurnEnd = () => {
-      stack.endTurn();
+      endTurn();
       splice?.endTurn();
     };
 
-    await side.open(end);
-    const { socketPath } = transport;
+    for (const guest of guests) await guest.open(onLinkEnd);
     if (controlFd >= 0) {
       const splices = splice === undefined ? undefined : { splice, sockets, view: arena.view, scratch: endpoint };
-      const api = createControlApi(config, stack, listeners, socketPath, log, splices);
+      const api = createControlApi(config, guests, listeners, log, splices, onForwardRemoved);
       // Loaded only where it is wanted: HTTP takes its time to load.
       const { openControlServer } = await import('./control/server.ts');
       control = await openControlServer(controlFd, api, log);
@@ -167,28 +167,32 @@ export async function startStack(
     if (controlFd >= 0) unlinkIfThere(config.controlPath!);
     throw error;
   }
-  return { socketPath: transport.socketPath, controlPath: config.controlPath, stop, ended };
+  const socketPaths = guests.map(({ socketPath }) => socketPath).filter((path) => path !== undefined);
+  return { socketPaths, controlPath: config.controlPath, stop, ended };
 }
 
 function createControlApi(
   config: NetworkConfig,
-  stack: NetworkStack,
+  guests: readonly GuestSide[],
   listeners: ForwardListeners,
-  socketPath: string | undefined,
   log: Logger,
   splices: SpliceViewOptions | undefined,
+  onForwardRemoved: (index: number) => void,
 ): ControlApi {
   const { ipv4, ipv6, tcp, udp } = config.stack;
   const forwards = createForwardRules({
     listeners,
     ephemeral: config.ephemeral,
+    guests: guests.length === 1 ? [] : guests.map(({ plan }) => plan.name),
     log,
     has: { ipv4: ipv4 !== undefined, ipv6: ipv6 !== undefined, tcp, udp },
     onRemove(index) {
       splices?.splice.onListenerClosed(index, false);
-      stack.onForwardRemoved(index);
+      onForwardRemoved(index);
     },
-    endTurn: () => stack.endTurn(),
+    endTurn() {
+      for (const guest of guests) guest.stack.endTurn();
+    },
   });
-  return { view: { stack, config: config.stack, listeners, socketPath }, forwards, splices };
+  return { view: { guests, listeners }, forwards, splices };
 }

@@ -13,6 +13,7 @@ import {
   KIND_UDP_LISTENER,
 } from '../stack/ports.ts';
 import type { EventHandler } from '../sys/poller.ts';
+import { KINDS_PER_GUEST } from './guest-side.ts';
 
 const COLUMNS = [
   ['link', KIND_LINK],
@@ -35,13 +36,15 @@ export interface EventStatistics {
 }
 
 export function createEventStatistics(): EventStatistics {
-  const counts = new Float64Array(COLUMNS.length + 16);
+  const counts = new Float64Array(KINDS_PER_GUEST);
   let lines = 0;
   return {
     count(handlers) {
-      for (const [kind, handler] of handlers.entries()) {
+      for (const [number, handler] of handlers.entries()) {
         if (handler === undefined) continue;
-        handlers[kind] = (index, events) => {
+        // Guests are counted together.
+        const kind = number % KINDS_PER_GUEST;
+        handlers[number] = (index, events) => {
           counts[kind] = counts[kind]! + 1;
           handler(index, events);
         };

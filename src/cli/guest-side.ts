@@ -9,12 +9,14 @@ import { openSync } from 'node:fs';
 import type { Arena } from '../base/arena.ts';
 import { systemClock } from '../base/clock.ts';
 import { PasselError, reasonOf } from '../base/errors.ts';
-import type { Logger } from '../base/logger.ts';
+import { type Logger, prefixLogger } from '../base/logger.ts';
+import { type AddressMapConfig, createAddressMap } from '../forward/address-map.ts';
+import type { ForwardListeners } from '../forward/listeners.ts';
 import { createPcapLink, type PcapLink } from '../link/pcap.ts';
+import type { GuestSwitch, SwitchCounters, SwitchPort } from '../link/switch.ts';
 import { createTraceLink } from '../link/trace.ts';
 import type { StackConfig } from '../stack/config.ts';
 import {
-  type AddressMap,
   type ForwardLookup,
   type GuestLink,
   type HostSockets,
@@ -27,49 +29,63 @@ import {
 } from '../stack/ports.ts';
 import { NetworkStack } from '../stack/stack.ts';
 import { createRawEcho } from './raw-echo.ts';
-import type { GuestTransport } from './transport.ts';
+import type { GuestTransport, TransportParts } from './transport.ts';
 
-export interface GuestSideOptions {
-  readonly arena: Arena;
-  /** From {@link guestSockets}. */
-  readonly sockets: HostSockets;
-  /** The first of the guest's kinds, as there. */
-  readonly kindBase: number;
-  readonly config: StackConfig;
-  readonly transport: GuestTransport;
-  readonly map: AddressMap;
-  readonly forwards: ForwardLookup;
-  readonly bypass: LoopbackBypass | undefined;
+/** What a guest is to have. */
+export interface GuestPlan {
+  /** Unique; what people and forwards call it. */
+  readonly name: string;
+  readonly stack: StackConfig;
+  readonly addressMap: AddressMapConfig;
+  readonly createTransport: (parts: TransportParts) => GuestTransport;
   /** Record all frames here; undefined: do not. */
   readonly pcapPath: string | undefined;
+}
+
+/** The way to a guest, with what is the guest's own of the parts that all use. */
+export interface GuestWay {
+  readonly plan: GuestPlan;
+  /** The first of its kinds of events. */
+  readonly kindBase: number;
+  readonly sockets: HostSockets;
+  /** Says whom it is about, where there are several. */
   readonly log: Logger;
+  readonly transport: GuestTransport;
+}
+
+/** What guests share. */
+export interface NetworkParts {
+  readonly arena: Arena;
+  readonly forwards: ForwardListeners;
+  /** Undefined with one guest. */
+  readonly bridge: GuestSwitch | undefined;
+  readonly bypass: LoopbackBypass | undefined;
 }
 
 /** By kind, as the poller has them. */
 export type EventHandlers = (((index: number, events: number) => void) | undefined)[];
 
 export interface GuestSide {
+  readonly plan: GuestPlan;
   readonly stack: NetworkStack;
-  readonly transport: GuestTransport;
+  /** Where it connects; undefined: nowhere. */
+  readonly socketPath: string | undefined;
+  /** What passed the switch; undefined with one guest. */
+  readonly exchange: SwitchCounters | undefined;
   /** Sets the handlers of the events that only this guest has. */
   install(handlers: EventHandlers): void;
   /** Lets the guest in. @param onEnd - there will be no other on this link @throws PasselError */
   open(onEnd: (status: number) => void): Promise<void>;
-  /** Ends its flows and closes its sockets and files. */
+  /** Ends its flows and closes their sockets, and its files. */
   close(): void;
 }
 
-/** Room for KIND_… numbers per guest. */
-const KINDS_PER_GUEST = 16;
-
-/** The first kind of the events of guest number `index`, from 0. */
-export function kindBaseOf(index: number): number {
-  return index * KINDS_PER_GUEST;
-}
+/** Room for KIND_… numbers per guest: guest number i, from 0, has those from i times this on. */
+export const KINDS_PER_GUEST = 16;
 
 /**
  * The host's sockets as one guest's link and stack see them: what they watch comes under the guest's kinds.
- * @param kindBase - from {@link kindBaseOf}; 0 gives `sockets` themselves
+ * @param kindBase - 0 gives `sockets` themselves
  */
 export function guestSockets(sockets: HostSockets, kindBase: number): HostSockets {
   if (kindBase === 0) return sockets;
@@ -80,47 +96,99 @@ export function guestSockets(sockets: HostSockets, kindBase: number): HostSocket
   };
 }
 
-/** @throws PasselError when its capture file cannot be made; nothing is left open then */
-export function createGuestSide(options: GuestSideOptions): GuestSide {
-  const { arena, sockets, kindBase, config, transport, map, forwards, bypass, pcapPath, log } = options;
+/** Makes the ways to all guests; nothing is opened yet. */
+export function createGuestWays(plans: readonly GuestPlan[], parts: TransportParts): GuestWay[] {
+  return plans.map((plan, index) => {
+    const kindBase = index * KINDS_PER_GUEST;
+    const sockets = guestSockets(parts.sockets, kindBase);
+    const log = plans.length === 1 ? parts.log : prefixLogger(parts.log, plan.name);
+    return { plan, kindBase, sockets, log, transport: plan.createTransport({ ...parts, sockets, log }) };
+  });
+}
+
+/**
+ * @param way - its transport stays the caller's to close
+ * @throws PasselError when the guest's capture file cannot be made; nothing is left open then
+ */
+export function createGuestSide(way: GuestWay, { arena, forwards, bridge, bypass }: NetworkParts): GuestSide {
+  const { plan, kindBase, sockets, log, transport } = way;
   let pcap: PcapLink | undefined;
+  let port: SwitchPort | undefined;
   let link: GuestLink = transport.link;
-  if (pcapPath !== undefined) {
+  if (plan.pcapPath !== undefined) {
     pcap = createPcapLink({
       link,
       arena,
-      fd: openPcap(pcapPath),
+      fd: openPcap(plan.pcapPath),
       onError: (error) => log.warn(`--pcap: recording ended: ${reasonOf(error)}`),
     });
     link = pcap;
   }
+  if (bridge !== undefined) {
+    port = bridge.addPort(link);
+    port.onMore = () => {
+      stack.onLinkReadable();
+      stack.endTurn();
+    };
+    link = port;
+  }
   if (log.isEnabled('trace')) link = createTraceLink(link, arena, log);
-  const rawEcho = config.icmp ? createRawEcho(sockets, log, () => stack.endTurn()) : undefined;
-  const secret = randomFillSync(new Uint32Array(8));
-  const parts = { arena, config, link, sockets, map, forwards, clock: systemClock, log, secret, rawEcho, bypass };
-  const stack = new NetworkStack(parts);
+  const rawEcho = plan.stack.icmp ? createRawEcho(sockets, log, () => stack.endTurn()) : undefined;
+  const stack = new NetworkStack({
+    arena,
+    config: plan.stack,
+    link,
+    sockets,
+    map: createAddressMap(plan.addressMap),
+    forwards: bridge === undefined ? forwards : forwardsOf(forwards, plan.name),
+    clock: systemClock,
+    log,
+    secret: randomFillSync(new Uint32Array(8)),
+    rawEcho,
+    bypass,
+  });
   return {
+    plan,
     stack,
-    transport,
+    get socketPath() {
+      return transport.socketPath;
+    },
+    exchange: port?.counters,
     install(handlers) {
       handlers[kindBase + KIND_LINK] = (_index, events) => {
         if (transport.onHostEvent(events)) stack.onLinkReadable();
       };
       handlers[kindBase + KIND_LINK_LISTENER] = () => transport.onListenerEvent();
       for (const kind of [KIND_TCP, KIND_UDP, KIND_PING])
-        handlers[kindBase + kind] = (index, events) => stack.onFlowEvent(kind, index, events);
+        handlers[kindBase + kind] = (flow, events) => stack.onFlowEvent(kind, flow, events);
     },
     open: (onEnd) =>
       transport.open({
         onRoom: () => stack.onLinkRoom(),
         onAttach: () => stack.onGuestConnected(),
-        onGone: () => stack.onGuestGone(),
+        onGone() {
+          port?.clear();
+          stack.onGuestGone();
+        },
         onEnd,
       }),
     close() {
       stack.close();
+      port?.clear();
       rawEcho?.close();
       pcap?.close();
+    },
+  };
+}
+
+/** The forwards as the stack of one of several guests may use them: those that do not lead to another. */
+function forwardsOf(forwards: ForwardListeners, name: string): ForwardLookup {
+  return {
+    targetOf: forwards.targetOf,
+    fdOf: forwards.fdOf,
+    udpListenerAt(port) {
+      const index = forwards.udpListenerAt?.(port) ?? -1;
+      return index < 0 || forwards.ruleOf(index)?.targetGuest === name ? index : -1;
     },
   };
 }

@@ -102,8 +102,8 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
     if (given.has('no-sandbox')) {
       logger.warn(NO_SANDBOX_WARNING);
     } else {
-      const { socketPath, controlPath } = running;
-      const removable = [socketPath, controlPath, pidFile?.path].filter((path) => path !== undefined);
+      const { socketPaths, controlPath } = running;
+      const removable = [...socketPaths, controlPath, pidFile?.path].filter((path) => path !== undefined);
       const mayListen = controlPath !== undefined;
       sandbox = await prepareSandbox({ removable, changesUser: runAs !== undefined, mayListen, log: logger });
     }
@@ -111,7 +111,7 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
       if (config.runAs === undefined) logger.info(`started as root: changing to user ${runAs.uid}, group ${runAs.gid}`);
       changeUser(runAs);
     }
-    describeStart(config, running.socketPath, logger);
+    describeStart(config, running.socketPaths, logger);
     pidFile?.write(servingPid());
     sandbox?.enter();
     if (readiness?.report() === false) throw new PasselError('PASSEL_E_DAEMON', { reason: 'its launcher was ended' });
@@ -125,16 +125,16 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
     throw error;
   } finally {
     await running?.stop();
-    if (running?.socketPath !== undefined) remove(running.socketPath);
+    for (const path of running?.socketPaths ?? []) remove(path);
     if (running?.controlPath !== undefined) remove(running.controlPath);
     logger?.close();
     signals.dispose();
   }
 }
 
-function describeStart(config: PasstConfig, socketPath: string | undefined, logger: Logger): void {
+function describeStart(config: PasstConfig, socketPaths: readonly string[], logger: Logger): void {
   describeNetwork(config, logger);
-  if (socketPath !== undefined) {
+  for (const socketPath of socketPaths) {
     logger.info(`listening on ${socketPath}; QEMU 7.2 or later joins with:`);
     logger.info(
       `  -netdev stream,id=net0,server=off,addr.type=unix,addr.path=${socketPath} -device virtio-net-pci,netdev=net0`,

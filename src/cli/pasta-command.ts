@@ -17,6 +17,7 @@ import { loadNative } from '../sys/native.ts';
 import { listIpv4Addresses, listIpv4Routes, listIpv6Addresses, listIpv6Routes } from '../sys/netns-template.ts';
 import type { RunningStack } from './compose.ts';
 import { launchDaemon, prepareReadiness, takeDaemonMark } from './daemonise.ts';
+import type { GuestPlan } from './guest-side.ts';
 import { restartWithoutIoUring } from './io-uring.ts';
 import type { ClosableLogger } from './logging.ts';
 import type { NamespaceSpliceConfig } from './namespace-splice.ts';
@@ -108,12 +109,14 @@ async function servePasta(given: Given, found: FoundCommand | undefined, isDaemo
     const opened = await openPastaNamespace(native, config, found, runAs);
     namespace = opened;
     const tapFd = opened.tap?.fd;
-    running = await startStack(
-      network,
-      logger,
-      (parts) => (tapFd === undefined ? createNoTransport() : createTapTransport(tapFd, parts)),
-      describeSplice(config, opened),
-    );
+    const guest: GuestPlan = {
+      name: 'namespace',
+      stack: network.stack,
+      addressMap: network.addressMap,
+      createTransport: (parts) => (tapFd === undefined ? createNoTransport() : createTapTransport(tapFd, parts)),
+      pcapPath: network.pcapPath,
+    };
+    running = await startStack(network, [guest], logger, describeSplice(config, opened));
     const readiness = isDaemon ? prepareReadiness() : undefined;
     if (given.has('no-sandbox')) logger.warn(NO_SANDBOX_WARNING);
     else {

@@ -64,12 +64,16 @@ describe('the layers', () => {
     }
     expect(wrong).toEqual([]);
   });
-  it('join stack and system in one file only', () => {
-    const joins = listSources(join(src, 'cli')).filter((file) => {
-      const targets = listImports(file);
-      return targets.some((p) => p.includes('stack/stack.ts')) && targets.some((p) => p.includes('/sys/'));
-    });
-    expect(joins.map((file) => relative(src, file))).toEqual(['cli/compose.ts']);
+  it('make stacks in one file, which the one that makes the system parts joins with them', () => {
+    const importing = (what: string): string[] =>
+      listSources(join(src, 'cli'))
+        .filter((file) => listImports(file).some((path) => path.includes(what)))
+        .map((file) => relative(src, file));
+    expect(importing('stack/stack.ts')).toEqual(['cli/guest-side.ts']);
+    expect(importing('sys/host-sockets.ts')).toEqual(['cli/compose.ts']);
+    expect(importing('guest-side.ts')).toContain('cli/compose.ts');
+    const system = listImports(join(src, 'cli/guest-side.ts')).filter((path) => path.includes('/sys/'));
+    expect(system).toEqual([]);
   });
   it('do no I/O in wire and stack', () => {
     const wrong: string[] = [];

@@ -17,6 +17,8 @@ import {
 export interface ForwardRulesOptions {
   readonly listeners: ForwardListeners;
   readonly ephemeral: PortRange;
+  /** Names that may stand as targets; none with one guest. */
+  readonly guests: readonly string[];
   readonly log: Logger;
   /** What the guest has. */
   readonly has: { readonly ipv4: boolean; readonly ipv6: boolean; readonly tcp: boolean; readonly udp: boolean };
@@ -52,7 +54,7 @@ export function createForwardRules(options: ForwardRulesOptions): ForwardRules {
     return result;
   };
   const parse = (proto: ForwardProto, spec: string): PortForwardRule[] => {
-    const rules = parsePortSpec('spec', proto, spec, options.ephemeral);
+    const rules = parsePortSpec('spec', proto, spec, options.ephemeral, options.guests);
     for (const rule of rules) checkRule(rule, spec, options);
     return rules;
   };

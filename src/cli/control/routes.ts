@@ -14,7 +14,7 @@
 import { type ErrorCode, PasselError } from '../../base/errors.ts';
 import type { ForwardProto } from '../../forward/port-spec.ts';
 import type { ForwardRules } from './forward-rules.ts';
-import { type ViewOptions, viewFlows, viewForward, viewStatus } from './view.ts';
+import { countPositions, type ViewOptions, viewFlows, viewForward, viewStatus } from './view.ts';
 import { type SplicePage, type SpliceViewOptions, viewSplices } from './view-splices.ts';
 
 export interface ControlApi {
@@ -97,7 +97,7 @@ function getStatus({ view }: ControlApi, query: URLSearchParams): Answer {
 
 function getFlows({ view }: ControlApi, query: URLSearchParams): Answer {
   checkNames('parameter', query.keys(), ['after', 'limit', 'proto']);
-  const after = readNumber(query, 'after', 0, view.stack.flows.capacity) ?? -1;
+  const after = readNumber(query, 'after', 0, countPositions(view)) ?? -1;
   const limit = readNumber(query, 'limit', 1, FLOWS_LIMIT_MAX) ?? FLOWS_LIMIT_DEFAULT;
   const proto = query.get('proto') ?? undefined;
   if (proto !== undefined && proto !== 'tcp' && proto !== 'udp' && proto !== 'ping') {

@@ -2,10 +2,10 @@
 import { formatIp, formatIpv4 } from '../../base/ip-text.ts';
 import type { ForwardListeners, OpenForward } from '../../forward/listeners.ts';
 import { formatPortForward } from '../../forward/port-spec.ts';
-import type { StackConfig } from '../../stack/config.ts';
+import type { SwitchCounters } from '../../link/switch.ts';
 import type { FlowDescription } from '../../stack/flow/description.ts';
 import { FLOW_PING, FLOW_TCP, FLOW_UDP } from '../../stack/flow/table.ts';
-import type { NetworkStack } from '../../stack/stack.ts';
+import type { GuestSide } from '../guest-side.ts';
 import { servingPid } from '../serving-pid.ts';
 import { VERSION } from '../version.ts';
 
@@ -16,8 +16,10 @@ export interface EndpointView {
 }
 
 export interface FlowView {
-  /** Never the same for two flows. */
+  /** Never the same for two flows of a guest. */
   readonly id: string;
+  /** The guest's name, which tells several apart. */
+  readonly guestName: string;
   readonly proto: 'tcp' | 'udp' | 'ping';
   readonly state: string;
   readonly startedBy: 'guest' | 'host';
@@ -53,6 +55,7 @@ export interface ForwardView {
   readonly first: number;
   readonly last: number;
   readonly targetAddress: string | null;
+  readonly targetGuest: string | null;
   readonly targetFirst: number;
   /** Ports that could not be bound were left out. */
   readonly weak: boolean;
@@ -65,11 +68,10 @@ interface LeaseView {
   readonly ageSeconds: number;
 }
 
-export interface StatusView {
-  readonly version: string;
-  readonly pid: number;
-  readonly uptimeSeconds: number;
-  /** Where a guest connects; null with --fd. */
+/** What is known of a guest and its network. */
+export interface GuestView {
+  readonly name: string;
+  /** Where it connects; null with --fd. */
   readonly socket: string | null;
   readonly guest: {
     readonly connected: boolean;
@@ -89,9 +91,19 @@ export interface StatusView {
     readonly hostname: string | null;
   };
   readonly flows: { readonly tcp: number; readonly udp: number; readonly ping: number; readonly capacity: number };
+  readonly counters: Readonly<Record<string, number>>;
+  /** What it sends to other guests and gets from them; null where it has no others. */
+  readonly exchange: SwitchCounters | null;
+}
+
+/** The first guest's, and all of them under `guests`. */
+export interface StatusView extends GuestView {
+  readonly version: string;
+  readonly pid: number;
+  readonly uptimeSeconds: number;
   /** Open sockets of forwards. */
   readonly listeners: number;
-  readonly counters: Readonly<Record<string, number>>;
+  readonly guests: readonly GuestView[];
 }
 
 interface FamilyView {
@@ -102,22 +114,32 @@ interface FamilyView {
 }
 
 export interface ViewOptions {
-  readonly stack: NetworkStack;
-  readonly config: StackConfig;
+  /** At least one. */
+  readonly guests: readonly GuestSide[];
   readonly listeners: ForwardListeners;
-  readonly socketPath: string | undefined;
 }
 
-export function viewStatus({ stack, config, listeners, socketPath }: ViewOptions): StatusView {
+export function viewStatus({ guests, listeners }: ViewOptions): StatusView {
+  const views = guests.map(viewGuest);
+  return {
+    version: VERSION,
+    pid: servingPid(),
+    uptimeSeconds: toSeconds(process.uptime() * 1000),
+    ...views[0]!,
+    listeners: listeners.count,
+    guests: views,
+  };
+}
+
+function viewGuest({ plan, stack, socketPath, exchange }: GuestSide): GuestView {
   const { guest, flows } = stack;
+  const config = plan.stack;
   const now = stack.nowMs();
   const { ipv4, ipv6 } = config;
   const lease = (sinceMs: number, address: string): LeaseView | null =>
     Number.isNaN(sinceMs) ? null : { address, ageSeconds: toSeconds(now - sinceMs) };
   return {
-    version: VERSION,
-    pid: servingPid(),
-    uptimeSeconds: toSeconds(process.uptime() * 1000),
+    name: plan.name,
     socket: socketPath ?? null,
     guest: {
       connected: stack.isGuestConnected,
@@ -157,44 +179,54 @@ export function viewStatus({ stack, config, listeners, socketPath }: ViewOptions
       ping: flows.live[FLOW_PING]!,
       capacity: flows.capacity,
     },
-    listeners: listeners.count,
     counters: { ...stack.counters },
+    exchange: exchange === undefined ? null : { ...exchange },
   };
 }
 
+/** Where the flows of all guests end, as positions that {@link viewFlows} counts by: one table behind the other. */
+export function countPositions({ guests }: ViewOptions): number {
+  return guests.reduce((sum, { stack }) => sum + stack.flows.capacity, 0);
+}
+
 /**
- * One page of the flows, in the order of the table.
- * @param after - index of the last flow of the page before; -1: from the beginning
+ * One page of the flows: guest by guest, in the order of their tables.
+ * @param after - position of the last flow of the page before; -1: from the beginning
  */
 export function viewFlows(
-  { stack, listeners }: ViewOptions,
+  { guests, listeners }: ViewOptions,
   after: number,
   limit: number,
   proto: FlowView['proto'] | undefined,
 ): FlowPage {
-  const { flows } = stack;
   const kind = proto === undefined ? undefined : { tcp: FLOW_TCP, udp: FLOW_UDP, ping: FLOW_PING }[proto];
   const page: FlowView[] = [];
   let next: number | null = null;
   let last = after;
-  for (let index = after + 1; index < flows.bound; index++) {
-    if (!flows.isLive(index) || (kind !== undefined && flows.kind[index] !== kind)) continue;
-    if (page.length === limit) {
-      next = last;
-      break;
+  let base = 0;
+  for (const { plan, stack } of guests) {
+    const { flows } = stack;
+    for (let index = Math.max(0, after + 1 - base); index < flows.bound && next === null; index++) {
+      if (!flows.isLive(index) || (kind !== undefined && flows.kind[index] !== kind)) continue;
+      if (page.length === limit) {
+        next = last;
+        break;
+      }
+      const flow = stack.describeFlow(index);
+      if (flow !== undefined) page.push(viewFlow(flow, plan.name, listeners));
+      last = base + index;
     }
-    const flow = stack.describeFlow(index);
-    if (flow !== undefined) page.push(viewFlow(flow, listeners));
-    last = index;
+    base += flows.capacity;
   }
-  return { flows: page, total: flows.count, next };
+  return { flows: page, total: guests.reduce((sum, { stack }) => sum + stack.flows.count, 0), next };
 }
 
-function viewFlow(flow: FlowDescription, listeners: ForwardListeners): FlowView {
+function viewFlow(flow: FlowDescription, guestName: string, listeners: ForwardListeners): FlowView {
   const { listener } = flow;
   const localPort = listener < 0 ? flow.localPort : listeners.portOf(listener);
   return {
     id: `${flow.index}.${flow.generation}`,
+    guestName,
     proto: flow.proto,
     state: flow.state,
     startedBy: flow.startedBy,
@@ -224,6 +256,7 @@ export function viewForward({ id, rule, sockets }: OpenForward): ForwardView {
     first: rule.first,
     last: rule.last,
     targetAddress: rule.targetAddress ?? null,
+    targetGuest: rule.targetGuest ?? null,
     targetFirst: rule.targetFirst,
     weak: rule.weak,
     sockets,

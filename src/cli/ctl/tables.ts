@@ -1,7 +1,9 @@
 /** The control socket's answers as text for people. */
 import { printable } from '../../base/errors.ts';
-import type { EndpointView, FlowView, ForwardView, StatusView } from '../control/view.ts';
+import type { EndpointView, FlowView, ForwardView, GuestView, StatusView } from '../control/view.ts';
 import type { SpliceView } from '../control/view-splices.ts';
+
+const STATUS_NAME_WIDTH = 'listeners'.length;
 
 /** Lines of aligned columns with a heading; columns named with a leading `>` are aligned to the right. */
 export function formatTable(headings: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -17,7 +19,9 @@ export function formatTable(headings: readonly string[], rows: readonly (readonl
 
 export function formatFlows(flows: readonly FlowView[], total: number): string {
   if (flows.length === 0) return 'no flows\n';
+  const names = new Set(flows.map(({ guestName }) => guestName));
   const rows = flows.map((flow) => [
+    ...(names.size > 1 ? [flow.guestName] : []),
     flow.proto,
     flow.state,
     formatEndpoint(flow.guest),
@@ -28,7 +32,8 @@ export function formatFlows(flows: readonly FlowView[], total: number): string {
     formatBytes(flow.bytesToGuest),
     formatSeconds(flow.ageSeconds),
   ]);
-  const headings = ['PROTO', 'STATE', 'GUEST', '', 'PEER', 'HOST SIDE', '>OUT', '>IN', '>AGE'];
+  const rest = ['PROTO', 'STATE', 'GUEST', '', 'PEER', 'HOST SIDE', '>OUT', '>IN', '>AGE'];
+  const headings = names.size > 1 ? ['NAME', ...rest] : rest;
   const shown = flows.length < total ? `${flows.length} of ${total} flows\n` : '';
   return formatTable(headings, rows) + shown;
 }
@@ -67,7 +72,7 @@ export function formatForwards(forwards: readonly ForwardView[]): string {
     forward.spec,
     formatRange(forward.bindAddress ?? '*', forward.bindInterface, forward.first, forward.last),
     formatRange(
-      forward.targetAddress ?? 'guest',
+      forward.targetAddress ?? forward.targetGuest ?? 'guest',
       null,
       forward.targetFirst,
       forward.targetFirst + forward.last - forward.first,
@@ -83,9 +88,28 @@ function formatRange(address: string, device: string | null, first: number, last
 }
 
 export function formatStatus(status: StatusView): string {
-  const { guest, network, flows } = status;
+  const version = `${status.version}, PID ${status.pid}, running for ${formatSeconds(status.uptimeSeconds)}`;
+  const blocks = status.guests.map((guest) => {
+    const name: [string, string][] = status.guests.length > 1 ? [['name', guest.name]] : [];
+    return formatLines([...name, ...describeGuest(guest)]);
+  });
+  return [
+    formatLines([
+      ['version', version],
+      ['listeners', String(status.listeners)],
+    ]),
+    ...blocks,
+  ].join(status.guests.length > 1 ? '\n' : '');
+}
+
+/** Names in one column as wide for all, texts in the other. */
+function formatLines(lines: readonly (readonly [string, string])[]): string {
+  return lines.map(([name, text]) => `${name.padEnd(STATUS_NAME_WIDTH)}  ${printable(text)}\n`).join('');
+}
+
+function describeGuest(status: GuestView): [string, string][] {
+  const { guest, network, flows, exchange } = status;
   const lines: [string, string][] = [
-    ['version', `${status.version}, PID ${status.pid}, running for ${formatSeconds(status.uptimeSeconds)}`],
     ['socket', status.socket ?? 'a descriptor'],
     ['guest', guest.connected ? `connected${guest.mac === null ? '' : `, MAC ${guest.mac}`}` : 'not connected'],
     ['MTU', String(network.mtu)],
@@ -106,11 +130,14 @@ export function formatStatus(status: StatusView): string {
   if (guest.linkLocal !== null) lines.push(['', `link-local ${guest.linkLocal}`]);
   if (network.searchDomains.length > 0) lines.push(['search', network.searchDomains.join(' ')]);
   const kinds = `${flows.tcp} TCP, ${flows.udp} UDP, ${flows.ping} ping`;
-  lines.push(['flows', `${kinds}, room for ${flows.capacity}`], ['listeners', String(status.listeners)]);
+  lines.push(['flows', `${kinds}, room for ${flows.capacity}`]);
+  if (exchange !== null) {
+    const { forwarded, dropped, spoofed } = exchange;
+    lines.push(['switch', `${forwarded} frames to other guests, ${dropped} from them dropped, ${spoofed} in our name`]);
+  }
   const counted = Object.entries(status.counters).filter(([, count]) => count !== 0);
   for (const [i, [name, count]] of counted.entries()) lines.push([i === 0 ? 'counters' : '', `${name} ${count}`]);
-  const width = Math.max(...lines.map(([name]) => name.length));
-  return `${lines.map(([name, text]) => `${name.padEnd(width)}  ${printable(text)}`).join('\n')}\n`;
+  return lines;
 }
 
 export function formatEndpoint({ address, port }: EndpointView): string {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { FlowView, StatusView } from '../../../src/cli/control/view.ts';
+import type { FlowView, GuestView, StatusView } from '../../../src/cli/control/view.ts';
 import { runCtlCommand } from '../../../src/cli/ctl/ctl-command.ts';
 import {
   formatBytes,
@@ -14,6 +14,7 @@ import { KIND_LINK, KIND_TCP } from '../../../src/stack/ports.ts';
 
 const FLOW: FlowView = {
   id: '3.1',
+  guestName: 'web',
   proto: 'tcp',
   state: 'established',
   startedBy: 'guest',
@@ -58,6 +59,10 @@ describe('tables', () => {
     expect(formatFlows([FLOW], 7)).toContain('1 of 7 flows');
     expect(formatFlows([], 0)).toBe('no flows\n');
   });
+  it('of flows say whose they are when there are several guests', () => {
+    const table = formatFlows([FLOW, { ...FLOW, guestName: 'db' }], 2).split('\n');
+    expect(table.map((line) => line.split(/ +/)[0])).toEqual(['NAME', 'web', 'db', '']);
+  });
   it('of forwards show where they lead', () => {
     const forward = {
       id: 1,
@@ -68,18 +73,18 @@ describe('tables', () => {
       first: 53,
       last: 54,
       targetAddress: 'fd00::2',
+      targetGuest: null,
       targetFirst: 153,
       weak: false,
       sockets: 2,
     };
     expect(formatForwards([forward])).toContain('[::1]%eth0:53-54  [fd00::2]:153-154        2');
+    expect(formatForwards([{ ...forward, targetAddress: null, targetGuest: 'db' }])).toContain('  db:153-154 ');
   });
   it('of the status name what there is', () => {
     const family = { address: '192.0.2.15', prefixLength: 24, gateway: '192.0.2.1', resolvers: ['192.0.2.53'] };
-    const status: StatusView = {
-      version: '1',
-      pid: 7,
-      uptimeSeconds: 3,
+    const guest: GuestView = {
+      name: 'guest',
       socket: null,
       guest: {
         connected: true,
@@ -92,11 +97,13 @@ describe('tables', () => {
       },
       network: { mtu: 1500, ipv4: family, ipv6: null, searchDomains: [], hostname: null },
       flows: { tcp: 1, udp: 2, ping: 3, capacity: 4 },
-      listeners: 5,
       counters: { guestFrames: 6, badTcp: 0 },
+      exchange: null,
     };
+    const status: StatusView = { version: '1', pid: 7, uptimeSeconds: 3, listeners: 5, ...guest, guests: [guest] };
     expect(formatStatus(status).split('\n')).toEqual([
       'version    1, PID 7, running for 3.0s',
+      'listeners  5',
       'socket     a descriptor',
       'guest      connected, MAC 52:54:00:12:34:56',
       'MTU        1500',
@@ -105,10 +112,20 @@ describe('tables', () => {
       '           resolvers 192.0.2.53',
       'IPv6       none',
       'flows      1 TCP, 2 UDP, 3 ping, room for 4',
-      'listeners  5',
       'counters   guestFrames 6',
       '',
     ]);
+    const exchange = { forwarded: 3, dropped: 2, spoofed: 1 };
+    const several = formatStatus({
+      ...status,
+      guests: [
+        { ...guest, name: 'web', exchange },
+        { ...guest, name: 'db', exchange },
+      ],
+    });
+    expect(several).toContain('\n\nname       web\nsocket     a descriptor\n');
+    expect(several).toContain('\n\nname       db\n');
+    expect(several).toContain('switch     3 frames to other guests, 2 from them dropped, 1 in our name\n');
   });
 });
 
