@@ -1,20 +1,24 @@
 /**
- * The benchmark: our stack and Debian's passt on the same rig, alternating, so that what else the machine does hits both.
+ * The benchmark: our programs and those that they stand beside on the same rigs, alternating, so that what else the machine does hits
+ * all alike.
  *
- *   npm run bench -- [--runs 5] [--seconds 3] [--rows tcp-tx,udp,pasta] [--stacks ours,debian] [--pasta-stacks ours,slirp4netns]
- *     [--markdown FILE] [--list]
+ *   npm run bench -- [--runs 5] [--seconds 1] [--rows passt,pasta-rr,…] [--stacks ours,debian,qemu]
+ *     [--pasta-stacks ours,ours-plain,debian,slirp4netns] [--json FILE] [--markdown FILE] [--list]
  *
- * Prints a table, and writes all samples to test/bench/out.
+ * `--rows` takes groups and beginnings of names; --list prints both. Prints a table, says what was missing, and writes all samples
+ * to test/bench/out, or FILE.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { cpus, release } from 'node:os';
+import { cpus, loadavg, release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { PROJECT_ROOT } from '../support/native-tools.ts';
-import { HOST_NET, type Host } from '../support/netns/host.ts';
-import { createRig, type Rig } from '../support/rig.ts';
-import { type StackCommand, stackCommand } from '../support/stack-under-test.ts';
-import { type BenchRig, measureStartup, UDP_FORWARDED_PORT } from './measure.ts';
+import type { Host } from '../support/netns/host.ts';
+import { stackCommand } from '../support/stack-under-test.ts';
+import { alternate, leaveOut, measureOnRigs, orderOfRound, record, type Session } from './alternate.ts';
+import { measureIdleFlows } from './idle-flows.ts';
+import { measureStartup } from './measure.ts';
+import { createPasstRig, missingPasstReason, PASST_STACKS, type PasstStackName } from './passt-rig.ts';
 import {
   createOpenHost,
   createPastaRig,
@@ -22,238 +26,193 @@ import {
   measurePastaStartup,
   missingReason,
   PASTA_STACKS,
-  type PastaRig,
+  type PastaStackName,
 } from './pasta-rig.ts';
-import { PASTA_ROWS, type PastaRow } from './pasta-rows.ts';
+import { PASTA_ROWS } from './pasta-rows.ts';
 import { measurePrRows, missingHelperReason, PR_ROWS } from './pr-rows.ts';
 import { formatMarkdown, formatText, type RowResult } from './report.ts';
-import { measureRigLimit, RIG_LIMIT_MTUS, ROWS, type Row } from './rows.ts';
-import type { Sample } from './statistics.ts';
+import { measureRigLimit, RIG_LIMIT_MTUS, rigLimitRow } from './rig-limit.ts';
+import { IDLE_FLOWS, IDLE_FLOWS_ROW, ROWS, type RowTitle } from './rows.ts';
+import { createTcgRig, missingTcgReason, TCG_ROWS } from './tcg-rig.ts';
+
+const STARTUP: RowTitle = { name: 'startup', title: 'Start to listening (daemon)', unit: 'ms', lowerIsBetter: true };
+const RSS_START: RowTitle = { name: 'rss-start', title: 'Resident set at start', unit: 'MiB', lowerIsBetter: true };
+const PASTA_STARTUP: RowTitle = {
+  name: 'pasta-startup',
+  title: 'pasta: start, run `true`, end',
+  unit: 'ms',
+  lowerIsBetter: true,
+};
+
+/** Rows by group, in the table's order. */
+const GROUPS: Record<string, readonly Pick<RowTitle, 'name'>[]> = {
+  passt: [...ROWS, STARTUP],
+  idle: [IDLE_FLOWS_ROW],
+  pasta: [...PASTA_ROWS, PASTA_STARTUP],
+  tcg: TCG_ROWS,
+  pr: PR_ROWS,
+  limit: RIG_LIMIT_MTUS.map(rigLimitRow),
+};
 
 const { values: options } = parseArgs({
   options: {
     runs: { type: 'string', default: '5' },
-    seconds: { type: 'string', default: '3' },
+    seconds: { type: 'string', default: '1' },
     rows: { type: 'string', default: '' },
-    stacks: { type: 'string', default: 'ours,debian' },
-    'pasta-stacks': { type: 'string', default: '' },
+    stacks: { type: 'string', default: PASST_STACKS.join(',') },
+    'pasta-stacks': { type: 'string', default: 'ours,ours-plain,debian,slirp4netns' },
+    json: { type: 'string' },
     markdown: { type: 'string' },
     list: { type: 'boolean', default: false },
   },
 });
-const runs = Number(options.runs);
-const seconds = Number(options.seconds);
+const session: Session = { runs: Number(options.runs), seconds: Number(options.seconds), leftOut: [] };
 const wanted = options.rows.split(',').filter((name) => name !== '');
-const stacks = options.stacks.split(',').map((name) => stackCommand(name));
-const isWanted = (name: string, optional = false): boolean =>
-  wanted.length === 0 ? !optional : wanted.some((prefix) => name.startsWith(prefix));
 
-/** Every round has the opposite order of the one before, so that no stack always runs on a warmer machine. */
-function orderOfRound<T>(list: readonly T[], round: number): T[] {
-  return round % 2 === 0 ? [...list] : [...list].reverse();
+/** The rows of a group that `--rows` names. */
+function choose<T extends Pick<RowTitle, 'name'>>(group: string, rows: readonly T[]): T[] {
+  if (wanted.length === 0 || wanted.includes(group)) return [...rows];
+  return rows.filter((row) => wanted.some((prefix) => row.name.startsWith(prefix)));
 }
 
-function newResult(
-  row: Pick<Row, 'name' | 'title' | 'unit' | 'lowerIsBetter' | 'secondTitle'>,
-  names: string[],
-): RowResult {
-  return {
-    name: row.name,
-    title: row.title,
-    unit: row.unit,
-    lowerIsBetter: row.lowerIsBetter === true,
-    ...(row.secondTitle === undefined ? {} : { secondTitle: row.secondTitle }),
-    samples: Object.fromEntries(names.map((name) => [name, []])),
-  };
+/** Those of `names` that were asked for and are there. */
+async function chooseStacks<N extends string>(
+  text: string,
+  names: readonly N[],
+  missing: (name: N) => string | Promise<string>,
+): Promise<N[]> {
+  const asked = text.split(',');
+  const unknown = asked.find((name) => !names.includes(name as N));
+  if (unknown !== undefined) throw new Error(`no stack '${unknown}': there are ${names.join(', ')}`);
+  const present: N[] = [];
+  for (const name of names.filter((one) => asked.includes(one))) {
+    const reason = await missing(name);
+    if (reason === '') present.push(name);
+    else leaveOut(session, name, reason);
+  }
+  return present;
 }
 
-/** A sample that does not come must not hold up all others for ever. */
-async function withinLimit(sample: Promise<Sample>): Promise<Sample> {
-  const limitMs = (seconds + 60) * 1000;
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no result within ${limitMs / 1000} s`)), limitMs);
-  });
+async function measurePasst(): Promise<RowResult[]> {
+  const rows = choose('passt', ROWS);
+  const idle = choose('idle', [IDLE_FLOWS_ROW]);
+  if (rows.length + idle.length === 0) return [];
+  const stacks = await chooseStacks(options.stacks, PASST_STACKS, missingPasstReason);
+  const results = await measureOnRigs(session, rows, stacks, createPasstRig);
+  for (const row of idle) results.push(await alternate(session, row, named(stacks), measureIdleSample));
+  return results;
+}
+
+async function measureIdleSample(name: PasstStackName) {
+  const rig = await createPasstRig(name, 1500);
   try {
-    return await Promise.race([sample, late]);
+    return await measureIdleFlows(rig, IDLE_FLOWS, Math.max(session.seconds, 3));
   } finally {
-    clearTimeout(timer);
+    await rig.close();
   }
 }
 
-function record(result: RowResult, stack: string, sample: Sample): void {
-  result.samples[stack]?.push(sample);
-  process.stderr.write(`${result.name} ${stack}: ${JSON.stringify(sample)}\n`);
+async function measurePasta(): Promise<RowResult[]> {
+  const rows = choose('pasta', PASTA_ROWS);
+  if (rows.length === 0) return [];
+  return await measureOnRigs(session, rows, await choosePastaStacks(), createPastaRig);
 }
 
-function describeRig(rig: Rig): BenchRig {
-  return {
-    stackName: rig.stackName,
-    host: rig.host,
-    guest: rig.guest,
-    hostSeenByGuest: HOST_NET.gatewayV4,
-    guestSeenByHost: '127.0.0.1',
-    stack: rig.stack,
-    guestRetransmits: () => rig.guestRetransmits(),
-    countDrops: async () => {
-      const { tap, toTap } = await rig.pump.counters();
-      return tap.txDropped + tap.rxDropped + toTap.errors;
-    },
-  };
+function choosePastaStacks(): Promise<PastaStackName[]> {
+  return chooseStacks(options['pasta-stacks'], PASTA_STACKS, missingReason);
 }
 
-/** The rows of one MTU: every stack's rig is up all the time, one at a time has traffic. */
-async function measureRows(rows: readonly Row[], mtu: number): Promise<RowResult[]> {
-  const rigs: Rig[] = [];
-  try {
-    for (const stack of stacks) {
-      rigs.push(await createRig({ stack, mtu, args: ['--quiet', '-u', String(UDP_FORWARDED_PORT)] }));
-    }
-    const results: RowResult[] = [];
-    for (const row of rows) {
-      const result = newResult(
-        row,
-        stacks.map((stack) => stack.name),
-      );
-      for (let round = 0; round < runs; round++) {
-        for (const rig of orderOfRound(rigs, round))
-          record(result, rig.stackName, await withinLimit(row.measure(describeRig(rig), seconds)));
-      }
-      results.push(result);
-    }
-    return results;
-  } finally {
-    for (const rig of rigs) {
-      await rig.close().catch((error: Error) => process.stderr.write(`${rig.stackName}: ${error.message}\n`));
-    }
-  }
-}
-
-/** The same for programs that join a network namespace; one that is missing or does not come up is left out, and said. */
-async function measurePastaRows(rows: readonly PastaRow[], mtu: number): Promise<RowResult[]> {
-  const rigs: PastaRig[] = [];
-  try {
-    for (const name of pastaStacks) {
-      try {
-        rigs.push(await createPastaRig(name, mtu));
-      } catch (error) {
-        process.stderr.write(`${name} is left out at MTU ${mtu}: ${(error as Error).message}\n`);
-      }
-    }
-    const results: RowResult[] = [];
-    for (const row of rows) {
-      const taking = rigs.filter((rig) => row.stacks === undefined || row.stacks.includes(rig.stackName));
-      const result = newResult(
-        row,
-        taking.map((rig) => rig.stackName),
-      );
-      for (let round = 0; round < runs; round++) {
-        for (const rig of orderOfRound(taking, round)) {
-          try {
-            record(result, rig.stackName, await withinLimit(row.measure(rig, seconds)));
-          } catch (error) {
-            process.stderr.write(`${row.name} ${rig.stackName}: ${(error as Error).message}\n`);
-          }
-        }
-      }
-      results.push(result);
-    }
-    return results;
-  } finally {
-    for (const rig of rigs) await rig.close();
-  }
-}
-
-async function measurePastaStartupRow(host: Host): Promise<RowResult> {
-  const row = { name: 'pasta-startup', title: 'pasta: start, run `true`, end', unit: 'ms', lowerIsBetter: true };
-  const names = pastaStacks.filter((name) => !isBare(name));
-  const result = newResult(row, names);
-  for (let round = 0; round < Math.max(runs, 5); round++) {
-    for (const name of orderOfRound(names, round)) record(result, name, await measurePastaStartup(name, host));
-  }
-  return result;
-}
-
-async function measureStartupRow(host: Host): Promise<RowResult> {
-  const row = { name: 'startup', title: 'Start to listening (daemon)', unit: 'ms', lowerIsBetter: true };
-  const result = newResult(
-    row,
-    stacks.map((stack) => stack.name),
+async function measureTcg(): Promise<RowResult[]> {
+  const rows = choose('tcg', TCG_ROWS);
+  if (rows.length === 0) return [];
+  return await measureOnRigs(
+    session,
+    rows,
+    await chooseStacks(options.stacks, PASST_STACKS, missingTcgReason),
+    createTcgRig,
   );
-  for (let round = 0; round < Math.max(runs, 5); round++) {
-    for (const stack of orderOfRound<StackCommand>(stacks, round)) {
-      record(result, stack.name, await measureStartup(host, stack));
+}
+
+async function measurePr(): Promise<RowResult[]> {
+  const rows = choose('pr', PR_ROWS);
+  if (rows.length === 0) return [];
+  const reason = missingHelperReason();
+  if (reason === '') return await measurePrRows(rows, session.runs, session.seconds, orderOfRound, record);
+  leaveOut(session, 'reservation helpers', reason);
+  return [];
+}
+
+async function measureStarts(host: Host): Promise<RowResult[]> {
+  const results: RowResult[] = [];
+  if (choose('passt', [STARTUP]).length > 0) {
+    // QEMU does not go into the background by itself, and its start is that of a machine.
+    const stacks = (await chooseStacks(options.stacks, PASST_STACKS, missingPasstReason)).filter(
+      (one) => one !== 'qemu',
+    );
+    const startup = await alternate(session, STARTUP, named(stacks), (name) =>
+      measureStartup(host, stackCommand(name)),
+    );
+    const resident = { ...startup, ...RSS_START, samples: {} as RowResult['samples'] };
+    for (const [name, samples] of Object.entries(startup.samples)) {
+      resident.samples[name] = samples.map(({ rssMib = Number.NaN }) => ({ value: rssMib }));
+    }
+    results.push(startup, resident);
+  }
+  if (choose('pasta', [PASTA_STARTUP]).length > 0) {
+    const stacks = (await choosePastaStacks()).filter((name) => !isBare(name));
+    results.push(await alternate(session, PASTA_STARTUP, named(stacks), (name) => measurePastaStartup(name, host)));
+  }
+  for (const mtu of RIG_LIMIT_MTUS) {
+    const measure = () => measureRigLimit(mtu, host.directory, session.seconds);
+    for (const row of choose('limit', [rigLimitRow(mtu)])) {
+      results.push(await alternate(session, row, new Map([['rig', undefined]]), measure));
     }
   }
-  return result;
+  return results;
 }
 
-async function measureLimitRow(mtu: number, host: Host): Promise<RowResult> {
-  const row = { name: `rig-limit-${mtu}`, title: `The rig's own limit, MTU ${mtu}`, unit: 'Gbit/s' };
-  const result = newResult(row, ['rig']);
-  for (let round = 0; round < runs; round++) record(result, 'rig', await measureRigLimit(mtu, host.directory, seconds));
-  return result;
+function named<N extends string>(names: readonly N[]): Map<string, N> {
+  return new Map(names.map((name) => [name, name]));
 }
 
-const pastaRows = PASTA_ROWS.filter((row) => isWanted(row.name));
-const pastaStacks = PASTA_STACKS.filter((name) => {
-  const reason = missingReason(name);
-  if (reason !== '' && pastaRows.length > 0) process.stderr.write(`pasta rows: ${reason}\n`);
-  const chosen = options['pasta-stacks'];
-  return reason === '' && (chosen === '' ? name !== 'ours-bare' : chosen.split(',').includes(name));
-});
-const limitMtus = RIG_LIMIT_MTUS.filter((mtu) => isWanted(`rig-limit-${mtu}`));
-const rows = ROWS.filter((row) => isWanted(row.name, row.optional));
+function write(results: readonly RowResult[], loadBefore: number): void {
+  const load = `load ${loadBefore.toFixed(1)} before, ${(loadavg()[0] ?? 0).toFixed(1)} after`;
+  const machine = `${cpus().length} × ${cpus()[0]?.model ?? 'CPU'}, Linux ${release()}, Node ${process.version}`;
+  const conditions = `${machine}; ${session.runs} alternating runs of ${session.seconds} s; ${load}`;
+  const missing = session.leftOut.map((text) => `not measured: ${text}\n`).join('');
+  process.stdout.write(`${conditions}\n${formatText(results)}\n${missing}`);
+  const date = new Date().toISOString();
+  const folder = join(PROJECT_ROOT, 'test/bench/out');
+  mkdirSync(folder, { recursive: true });
+  const file = options.json ?? join(folder, `${date.replace(/[:.]/g, '-')}.json`);
+  writeFileSync(file, `${JSON.stringify({ date, conditions, leftOut: session.leftOut, results }, null, 2)}\n`);
+  process.stdout.write(`all samples: ${file}\n`);
+  if (options.markdown === undefined) return;
+  const heading = `Measured ${date.slice(0, 10)} on ${conditions}.${missing === '' ? '' : `\n\n${missing.trimEnd()}`}`;
+  writeFileSync(options.markdown, formatMarkdown(results, heading));
+}
+
 if (options.list) {
-  const names = [
-    ...[...ROWS, ...PASTA_ROWS, ...PR_ROWS].map((row) => row.name),
-    'startup',
-    'pasta-startup',
-    ...RIG_LIMIT_MTUS.map((mtu) => `rig-limit-${mtu}`),
-  ];
-  process.stdout.write(`${names.join('\n')}\n`);
+  for (const [group, rows] of Object.entries(GROUPS)) {
+    process.stdout.write(`${group}: ${rows.map((row) => row.name).join(' ')}\n`);
+  }
 } else {
-  const results: RowResult[] = [];
-  for (const mtu of new Set(rows.map((row) => row.mtu))) {
-    results.push(
-      ...(await measureRows(
-        rows.filter((row) => row.mtu === mtu),
-        mtu,
-      )),
-    );
-  }
-  for (const mtu of new Set(pastaRows.map((row) => row.mtu))) {
-    results.push(
-      ...(await measurePastaRows(
-        pastaRows.filter((row) => row.mtu === mtu),
-        mtu,
-      )),
-    );
-  }
-  const prRows = PR_ROWS.filter((row) => isWanted(row.name));
-  const prReason = prRows.length > 0 ? missingHelperReason() : '';
-  if (prReason !== '') process.stderr.write(`reservation rows are left out: ${prReason}\n`);
-  else if (prRows.length > 0) results.push(...(await measurePrRows(prRows, runs, seconds, orderOfRound, record)));
+  const unknown = wanted.find(
+    (name) => !(name in GROUPS) && !Object.values(GROUPS).some((rows) => rows.some((row) => row.name.startsWith(name))),
+  );
+  if (unknown !== undefined) throw new Error(`no row or group begins with '${unknown}': see --list`);
+  const loadBefore = loadavg()[0] ?? 0;
+  const results = [
+    ...(await measurePasst()),
+    ...(await measurePasta()),
+    ...(await measureTcg()),
+    ...(await measurePr()),
+  ];
   const host = await createOpenHost();
   try {
-    if (isWanted('pasta-startup')) results.push(await measurePastaStartupRow(host));
-    if (isWanted('startup')) results.push(await measureStartupRow(host));
-    for (const mtu of limitMtus) results.push(await measureLimitRow(mtu, host));
+    results.push(...(await measureStarts(host)));
   } finally {
     await host.close();
   }
-  const machine = `${cpus().length} × ${cpus()[0]?.model ?? 'CPU'}, Linux ${release()}, Node ${process.version}`;
-  const conditions = `${machine}; ${runs} alternating runs of ${seconds} s`;
-  process.stdout.write(`${conditions}\n${formatText(results)}\n`);
-  const folder = join(PROJECT_ROOT, 'test/bench/out');
-  mkdirSync(folder, { recursive: true });
-  const date = new Date().toISOString();
-  const file = join(folder, `${date.replace(/[:.]/g, '-')}.json`);
-  writeFileSync(file, `${JSON.stringify({ date, conditions, results }, null, 2)}\n`);
-  process.stdout.write(`all samples: ${file}\n`);
-  if (options.markdown !== undefined) {
-    writeFileSync(options.markdown, formatMarkdown(results, `Measured ${date.slice(0, 10)} on ${conditions}.`));
-  }
+  write(results, loadBefore);
 }
-// Everything is written; what a rig's program has left open must not keep this process.
-process.exit(0);

@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import type { Host } from '../support/netns/host.ts';
 import type { Namespace } from '../support/netns/namespace.ts';
 import { exitStatus, waitUntil } from '../support/netns/process.ts';
-import { type PeerOptions, runPeer, startListener, type TcpResult } from '../support/peer.ts';
+import { type PeerOptions, type PeerResults, runPeer, startListener, type TcpResult } from '../support/peer.ts';
+import { describeProcess } from '../support/stack-process.ts';
 import type { StackCommand } from '../support/stack-under-test.ts';
 import type { Sample } from './statistics.ts';
 
@@ -22,16 +23,56 @@ export type Direction = 'tx' | 'rx';
 export interface BenchRig {
   readonly stackName: string;
   readonly host: Namespace;
-  readonly guest: Namespace;
+  /** Runs a peer to its end in the guest. */
+  runInGuest<M extends 'connect' | 'rr' | 'crr' | 'udp-stream'>(mode: M, options: PeerOptions): Promise<PeerResults[M]>;
   /** The guest's name for the host's loopback: passt's and pasta's default is the gateway. */
   readonly hostSeenByGuest: string;
-  /** Where the host reaches the guest's forwarded ports. */
-  readonly guestSeenByHost: string;
   /** Of all processes that the stack consists of. */
-  readonly stack: { cpuSeconds(): number; rssBytes(): number };
-  guestRetransmits(): number;
+  readonly stack: StackReadings;
+  /** Segments that crossed the link more than once: the guest's own retransmissions, and what it got though it had it. */
+  countResent(): Promise<number>;
   /** Frames lost between guest and stack. */
   countDrops(): Promise<number>;
+  close(): Promise<void>;
+}
+
+/** What /proc says of a stack's processes together. */
+export interface StackReadings {
+  cpuSeconds(): number;
+  rssBytes(): number;
+  /** The greatest resident set so far. */
+  peakBytes(): number;
+}
+
+/** A rig whose guest is a network namespace of this machine. */
+export interface NamespaceRig extends BenchRig {
+  readonly guest: Namespace;
+  /** Where the host reaches the guest's forwarded ports. */
+  readonly guestSeenByHost: string;
+}
+
+/** What both kinds of rig with a namespace share. */
+export function describeGuest(guest: Namespace): Pick<NamespaceRig, 'guest' | 'runInGuest' | 'countResent'> {
+  return {
+    guest,
+    runInGuest: (mode, options) => runPeer(guest, mode, options),
+    countResent: async () => {
+      const [snmp, netstat] = ['snmp', 'netstat'].map((file) => readFileSync(`/proc/${guest.pid}/net/${file}`, 'utf8'));
+      return countResent(`${snmp}${netstat}`);
+    },
+  };
+}
+
+/** @param tables - /proc/net/snmp and /proc/net/netstat of the guest */
+export function countResent(tables: string): number {
+  return readCounter(tables, 'Tcp', 'RetransSegs') + readCounter(tables, 'TcpExt', 'DelayedACKLost');
+}
+
+/** A counter of a table of two lines, names and values, each with the table's name in front; 0: there is none. */
+function readCounter(tables: string, table: string, name: string): number {
+  const lines = tables.split('\n').filter((line) => line.startsWith(`${table}: `));
+  const [names, values] = lines.map((line) => line.split(' '));
+  return Number(values?.[names?.indexOf(name) ?? -1] ?? 0);
 }
 
 /** Runs `traffic` and adds what it cost. */
@@ -39,13 +80,13 @@ async function withCosts(
   rig: BenchRig,
   traffic: () => Promise<{ value: number; bytes: number } & Partial<Sample>>,
 ): Promise<Sample> {
-  const retransmitsBefore = rig.guestRetransmits();
+  const resentBefore = await rig.countResent();
   const dropsBefore = await rig.countDrops();
   const cpuBefore = rig.stack.cpuSeconds();
   const { bytes, ...sample } = await traffic();
   const cpuSeconds = rig.stack.cpuSeconds() - cpuBefore;
   return {
-    retransmits: rig.guestRetransmits() - retransmitsBefore,
+    retransmits: (await rig.countResent()) - resentBefore,
     drops: (await rig.countDrops()) - dropsBefore,
     ...(bytes > 0 ? { cpuSecondsPerGb: (cpuSeconds / bytes) * 2 ** 30 } : {}),
     rssMib: rig.stack.rssBytes() / 2 ** 20,
@@ -64,7 +105,7 @@ export function measureTcp(rig: BenchRig, direction: Direction, seconds: number,
     const common: PeerOptions = { port: TCP_PORT, 'no-verify': true, timeout: seconds + 15 };
     const [atGuest, atHost] = direction === 'tx' ? [sender, receiver] : [receiver, sender];
     const server = await startListener(rig.host, 'listen', { ...common, ...atHost, accept: streams });
-    const client = await runPeer(rig.guest, 'connect', {
+    const client = await rig.runInGuest('connect', {
       ...common,
       ...atGuest,
       addr: rig.hostSeenByGuest,
@@ -89,7 +130,7 @@ async function endListener(server: {
 }
 
 /** UDP goodput in thousands of datagrams a second, with a bounded number of datagrams under way. */
-export function measureUdp(rig: BenchRig, direction: Direction, size: number, seconds: number): Promise<Sample> {
+export function measureUdp(rig: NamespaceRig, direction: Direction, size: number, seconds: number): Promise<Sample> {
   return withCosts(rig, async () => {
     const toHost = direction === 'tx';
     const [from, to] = toHost ? [rig.guest, rig.host] : [rig.host, rig.guest];
@@ -124,7 +165,7 @@ export const SPLICED_TO_GUEST = 6003;
 export const SPLICED_TO_HOST = 6004;
 
 /** TCP from loopback to loopback in Gbit/s: `rx` from a client at the host to a server in the guest, `tx` the other way. */
-export function measureSplicedTcp(rig: BenchRig, direction: Direction, seconds: number): Promise<Sample> {
+export function measureSplicedTcp(rig: NamespaceRig, direction: Direction, seconds: number): Promise<Sample> {
   return withCosts(rig, async () => {
     const [from, to] = direction === 'rx' ? [rig.host, rig.guest] : [rig.guest, rig.host];
     const common: PeerOptions = {
@@ -140,7 +181,7 @@ export function measureSplicedTcp(rig: BenchRig, direction: Direction, seconds: 
 }
 
 /** UDP from the host's loopback to the guest's, thousands of datagrams a second. */
-export function measureSplicedUdp(rig: BenchRig, size: number, seconds: number): Promise<Sample> {
+export function measureSplicedUdp(rig: NamespaceRig, size: number, seconds: number): Promise<Sample> {
   return withCosts(rig, async () => {
     const common: PeerOptions = { port: SPLICED_TO_GUEST };
     const sink = await startListener(rig.guest, 'udp-listen', { ...common, 'no-verify': true });
@@ -160,7 +201,7 @@ async function measureLatency(
     const server = await startListener(rig.host, 'listen', { port: TCP_PORT, echo: true, 'no-verify': true });
     try {
       const options = { addr: rig.hostSeenByGuest, port: TCP_PORT, duration: seconds, timeout: 10 };
-      const result = await runPeer(rig.guest, mode, options);
+      const result = await rig.runInGuest(mode, options);
       return { ...pick(result), bytes: 0, drops: result.failed };
     } finally {
       await server.stop();
@@ -176,16 +217,16 @@ export async function measureIdle(rig: BenchRig, seconds: number): Promise<Sampl
   return { value: ((rig.stack.cpuSeconds() - before) / duration) * 1000, rssMib: rig.stack.rssBytes() / 2 ** 20 };
 }
 
-/** Resident set in MiB with a connected guest, as it is. */
-export async function measureResident(rig: BenchRig): Promise<Sample> {
-  return { value: rig.stack.rssBytes() / 2 ** 20 };
+/** The greatest resident set so far, MiB. */
+export async function measurePeak(rig: BenchRig): Promise<Sample> {
+  return { value: rig.stack.peakBytes() / 2 ** 20 };
 }
 
 let startupSerial = 0;
 
 /**
  * Milliseconds from starting the command to its exit with status 0 in daemon mode, when it listens and its PID file is there:
- * what a manager such as libvirt waits for. Some 2 ms of it are for entering the namespace.
+ * what a manager such as libvirt waits for. Some 2 ms of it are for entering the namespace. With the resident set that it has then.
  */
 export async function measureStartup(host: Host, stack: StackCommand): Promise<Sample> {
   const base = join(host.directory, `startup-${startupSerial++}`);
@@ -206,10 +247,11 @@ export async function measureStartup(host: Host, stack: StackCommand): Promise<S
   const value = performance.now() - start;
   if (status !== 0) throw new Error(`${stack.name} did not start: status ${status}`);
   const pid = Number(readFileSync(`${base}.pid`, 'utf8'));
+  const rssMib = describeProcess(pid).rssBytes() / 2 ** 20;
   process.kill(pid, 'SIGTERM');
   await waitUntil(`${stack.name} to end`, () => !isAlive(pid));
   await Promise.all([rm(`${base}.pid`, { force: true }), rm(`${base}.socket`, { force: true })]);
-  return { value };
+  return { value, rssMib };
 }
 
 function isAlive(pid: number): boolean {

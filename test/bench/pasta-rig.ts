@@ -2,18 +2,18 @@
  * A network namespace behind each of the programs that join one to a host: ours, ours without offloads, Debian's pasta, slirp4netns.
  * Each gets a host and a guest of its own, alike in everything else.
  */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { PROJECT_ROOT } from '../support/native-tools.ts';
+import { findCommand } from '../support/netns/capabilities.ts';
 import { createHost, HOST_NET, type Host } from '../support/netns/host.ts';
 import { createNamespace, type Namespace, waitUntil } from '../support/netns/namespace.ts';
 import { exitStatus, runProcess, stopChild } from '../support/netns/process.ts';
-import { readTcpCounter } from '../support/rig.ts';
 import { describeProcess } from '../support/stack-process.ts';
 import { createTapRig } from '../support/tap-stack/start.ts';
-import { type BenchRig, SPLICED_TO_GUEST, SPLICED_TO_HOST, UDP_FORWARDED_PORT } from './measure.ts';
+import { describeGuest, type NamespaceRig, SPLICED_TO_GUEST, SPLICED_TO_HOST, UDP_FORWARDED_PORT } from './measure.ts';
 import type { Sample } from './statistics.ts';
 
 /**
@@ -24,27 +24,19 @@ export const PASTA_STACKS = ['ours', 'ours-plain', 'debian', 'slirp4netns', 'our
 export type PastaStackName = (typeof PASTA_STACKS)[number];
 
 const TAP = 'tap0';
+/** As the pump has it by default. */
+const TAP_QUEUE_FRAMES = 30_000;
 const OURS = join(PROJECT_ROOT, 'dist/helpers/passel-pasta.cjs');
 /** slirp4netns's addresses are its own: the guest's, and the host's loopback as the guest sees it. */
 const SLIRP_GUEST = '10.0.2.100';
 const SLIRP_HOST = '10.0.2.2';
-
-/** A rig and how to end it. */
-export interface PastaRig extends BenchRig {
-  close(): Promise<void>;
-}
 
 /** Why a program cannot be measured here; empty: it can. */
 export function missingReason(name: PastaStackName): string {
   if (name === 'ours') return existsSync(OURS) ? '' : 'passel-pasta is not built';
   if (isBare(name)) return '';
   const command = name === 'debian' ? 'pasta' : 'slirp4netns';
-  try {
-    execFileSync('sh', ['-c', `command -v ${command}`]);
-    return '';
-  } catch {
-    return `${command} is not installed`;
-  }
+  return findCommand(command) === '' ? `${command} is not installed` : '';
 }
 
 /** pasta is a program of ordinary users: Debian's, started by root, hangs when it has become another user in its own way. */
@@ -72,7 +64,7 @@ export async function createOpenHost(): Promise<Host> {
 }
 
 /** Builds the rig of one program at one MTU. @throws when the program does not come up */
-export async function createPastaRig(name: PastaStackName, mtu: number): Promise<PastaRig> {
+export async function createPastaRig(name: PastaStackName, mtu: number): Promise<NamespaceRig> {
   if (isBare(name)) return await createBareRig(name, mtu);
   const host = await createOpenHost();
   let guest: Namespace | undefined;
@@ -89,6 +81,7 @@ export async function createPastaRig(name: PastaStackName, mtu: number): Promise
     } else {
       [child, guest] = await startPasta(name, host, mtu);
     }
+    await lengthenQueue(guest, TAP);
     return {
       ...describeRig(name, host, guest, TAP, child.pid as number, guest.pid),
       hostSeenByGuest: name === 'slirp4netns' ? SLIRP_HOST : HOST_NET.gatewayV4,
@@ -105,8 +98,9 @@ export function isBare(name: PastaStackName): boolean {
   return name === 'ours-plain' || name === 'ours-bare';
 }
 
-async function createBareRig(name: PastaStackName, mtu: number): Promise<PastaRig> {
+async function createBareRig(name: PastaStackName, mtu: number): Promise<NamespaceRig> {
   const rig = await createTapRig({ mtu, offloads: name === 'ours-bare', udpPorts: [UDP_FORWARDED_PORT] });
+  await lengthenQueue(rig.guest, rig.tapName);
   const pid = rig.process.child.pid as number;
   return { ...describeRig(name, rig.host, rig.guest, rig.tapName, pid, rig.guest.pid), close: () => rig.close() };
 }
@@ -119,19 +113,19 @@ function describeRig(
   tap: string,
   pid: number,
   holder: number,
-): Omit<PastaRig, 'close'> {
+): Omit<NamespaceRig, 'close'> {
   return {
     stackName: name,
     host,
-    guest,
+    ...describeGuest(guest),
     hostSeenByGuest: HOST_NET.gatewayV4,
     // Not its loopback address, from where a connection would be spliced.
     guestSeenByHost: HOST_NET.hostV4,
     stack: {
       cpuSeconds: () => sumOver(pid, holder, (one) => describeProcess(one).cpuSeconds()),
       rssBytes: () => sumOver(pid, holder, (one) => describeProcess(one).rssBytes()),
+      peakBytes: () => sumOver(pid, holder, (one) => describeProcess(one).peakBytes()),
     },
-    guestRetransmits: () => readTcpCounter(guest, 'RetransSegs'),
     countDrops: async () => readDrops(guest, tap),
   };
 }
@@ -148,6 +142,14 @@ function readDrops(namespace: Namespace, name: string): number {
     .split(/\s+/)
     .map(Number);
   return fields[2]! + fields[3]! + fields[10]! + fields[11]!;
+}
+
+/**
+ * Room for as many frames in the tap as the pump's has: with the usual 500 or 1000 the namespace drops its own frames, and the rig would
+ * measure how its TCP takes that.
+ */
+function lengthenQueue(guest: Namespace, tap: string): Promise<unknown> {
+  return guest.sh(`ip link set ${tap} txqueuelen ${TAP_QUEUE_FRAMES}`);
 }
 
 /** A process and all that descend from it, less `holder`. */
@@ -193,9 +195,9 @@ async function startPasta(name: PastaStackName, host: Host, mtu: number): Promis
   await waitUntil('the command of pasta', () => findHolder() !== undefined || child.exitCode !== null, 15_000);
   const pid = findHolder();
   if (pid === undefined) throw new Error(`it ended with status ${child.exitCode}: ${output()}`);
-  // Debian's leaves the command behind when it is ended.
+  // Debian's leaves the command behind when it is ended, as the first process of a PID namespace, which SIGTERM does not end.
   const close = async (): Promise<void> => {
-    if (readCommand(pid) === `sleep ${mark} `) process.kill(pid);
+    if (readCommand(pid) === `sleep ${mark} `) process.kill(pid, 'SIGKILL');
   };
   const guest = { ...describeNamespace(pid), close };
   try {

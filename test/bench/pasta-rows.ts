@@ -1,22 +1,19 @@
 /** The table's rows for programs that join a network namespace to the host. */
+import type { RigRow } from './alternate.ts';
 import {
-  type BenchRig,
   type Direction,
   measureConnectRequestResponse,
   measureIdle,
+  measurePeak,
   measureRequestResponse,
-  measureResident,
   measureSplicedTcp,
   measureSplicedUdp,
   measureTcp,
   measureUdp,
+  type NamespaceRig,
 } from './measure.ts';
-import type { Row } from './rows.ts';
 
-/** A row, and the programs that have what it measures; undefined: all. */
-export interface PastaRow extends Row {
-  readonly stacks?: readonly string[];
-}
+export type PastaRow = RigRow<NamespaceRig>;
 
 /** slirp4netns does not splice, and our bare stack has nothing that does. */
 const SPLICING: readonly string[] = ['ours', 'debian'];
@@ -29,7 +26,7 @@ function tapRow(direction: Direction, mtu: number): PastaRow {
     title: `tap TCP ${TITLES[direction]}, MTU ${mtu}`,
     unit: 'Gbit/s',
     mtu,
-    measure: (rig: BenchRig, seconds) => measureTcp(rig, direction, seconds),
+    measure: (rig: NamespaceRig, seconds) => measureTcp(rig, direction, seconds),
   };
 }
 
@@ -90,7 +87,7 @@ export const PASTA_ROWS: readonly PastaRow[] = [
   udpRow('rx'),
   {
     name: 'pasta-idle-cpu',
-    title: 'pasta: idle CPU',
+    title: 'pasta: CPU with a silent namespace',
     unit: 'ms/s',
     lowerIsBetter: true,
     mtu: 1500,
@@ -98,10 +95,10 @@ export const PASTA_ROWS: readonly PastaRow[] = [
   },
   {
     name: 'pasta-rss',
-    title: 'pasta: resident set',
+    title: 'pasta: greatest resident set at MTU 1500',
     unit: 'MiB',
     lowerIsBetter: true,
     mtu: 1500,
-    measure: measureResident,
+    measure: measurePeak,
   },
 ];

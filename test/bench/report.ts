@@ -8,18 +8,51 @@ export interface RowResult {
   unit: string;
   lowerIsBetter: boolean;
   secondTitle?: string;
-  /** Runs by stack, in the order they were made. */
+  /** Runs by stack, in the order they were made. Stacks whose name begins with `ours` are ours, all others are peers. */
   samples: Record<string, Sample[]>;
 }
 
-const COLUMNS = ['row', 'stack', 'median', 'range', 'CPU s/GB', 'retransmits', 'drops', 'notes', 'ours is better by'];
+const COLUMNS = [
+  'row',
+  'stack',
+  'median',
+  'range',
+  'CPU s/GB',
+  'sent again',
+  'drops',
+  'notes',
+  'better than best peer',
+  'than Debian',
+  'CPU of best',
+];
+
+const OURS = 'ours';
+const DEBIAN = 'debian';
+
+function summaryOf(result: RowResult, stack: string, field: keyof Sample): Summary | undefined {
+  return summarize((result.samples[stack] ?? []).map((sample) => sample[field]));
+}
+
+/** The best median of all peers, and whose it is. */
+export function findBestPeer(
+  result: RowResult,
+  field: keyof Sample,
+  lowerIsBetter: boolean,
+): { stack: string; median: number } | undefined {
+  let best: { stack: string; median: number } | undefined;
+  for (const stack of Object.keys(result.samples)) {
+    const median = stack.startsWith(OURS) ? undefined : summaryOf(result, stack, field)?.median;
+    if (median === undefined) continue;
+    if (best === undefined || (lowerIsBetter ? median < best.median : median > best.median)) best = { stack, median };
+  }
+  return best;
+}
 
 function cells(result: RowResult, stack: string): string[] {
   const samples = result.samples[stack] ?? [];
-  const pick = (field: keyof Sample): Summary | undefined => summarize(samples.map((sample) => sample[field]));
-  const value = pick('value');
-  const second = pick('second');
-  const rss = pick('rssMib');
+  const value = summaryOf(result, stack, 'value');
+  const second = summaryOf(result, stack, 'second');
+  const rss = summaryOf(result, stack, 'rssMib');
   const notes: string[] = [];
   if (second !== undefined && result.secondTitle !== undefined) {
     notes.push(`${result.secondTitle} ${formatNumber(second.median)}`);
@@ -29,7 +62,7 @@ function cells(result: RowResult, stack: string): string[] {
     samples.some((sample) => sample[field] !== undefined)
       ? samples.map((sample) => sample[field] ?? '–').join(' ')
       : '';
-  const cpu = pick('cpuSecondsPerGb');
+  const cpu = summaryOf(result, stack, 'cpuSecondsPerGb');
   return [
     result.title,
     stack,
@@ -39,15 +72,28 @@ function cells(result: RowResult, stack: string): string[] {
     list('retransmits'),
     list('drops'),
     notes.join(', '),
-    stack === 'ours' ? formatAdvantage(result) : '',
+    ...(stack.startsWith(OURS) ? comparisons(result, stack) : ['', '', '']),
   ];
 }
 
-function formatAdvantage(result: RowResult): string {
-  const ours = summarize((result.samples['ours'] ?? []).map((sample) => sample.value));
-  const theirs = summarize((result.samples['debian'] ?? []).map((sample) => sample.value));
-  if (ours === undefined || theirs === undefined) return '';
-  return `×${formatNumber(advantage(ours.median, theirs.median, result.lowerIsBetter))}`;
+/** Against the best peer, against Debian's, and CPU against the least that a peer needs: above 1 is better, but for CPU. */
+function comparisons(result: RowResult, stack: string): string[] {
+  const ours = summaryOf(result, stack, 'value');
+  const best = findBestPeer(result, 'value', result.lowerIsBetter);
+  const debian = summaryOf(result, DEBIAN, 'value');
+  const compare = (theirs: number | undefined): string =>
+    ours === undefined || theirs === undefined
+      ? ''
+      : `×${formatNumber(advantage(ours.median, theirs, result.lowerIsBetter))}`;
+  const cpu = summaryOf(result, stack, 'cpuSecondsPerGb');
+  const leastCpu = findBestPeer(result, 'cpuSecondsPerGb', true);
+  return [
+    best === undefined ? '' : `${compare(best.median)} ${best.stack}`,
+    compare(debian?.median),
+    cpu === undefined || leastCpu === undefined
+      ? ''
+      : `${formatNumber(cpu.median / leastCpu.median)} ${leastCpu.stack}`,
+  ];
 }
 
 function tableRows(results: readonly RowResult[]): string[][] {
@@ -60,23 +106,23 @@ function tableRows(results: readonly RowResult[]): string[][] {
   );
 }
 
+function padColumns(results: readonly RowResult[]): string[][] {
+  const rows = [COLUMNS, ...tableRows(results)];
+  const widths = COLUMNS.map((_, column) => Math.max(3, ...rows.map((row) => (row[column] ?? '').length)));
+  return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)));
+}
+
 /** A table of aligned columns. */
 export function formatText(results: readonly RowResult[]): string {
-  const rows = [COLUMNS, ...tableRows(results)];
-  const widths = COLUMNS.map((_, column) => Math.max(...rows.map((row) => (row[column] ?? '').length)));
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join('  ')
-        .trimEnd(),
-    )
+  return padColumns(results)
+    .map((row) => row.join('  ').trimEnd())
     .join('\n');
 }
 
 /** The same as Markdown. */
 export function formatMarkdown(results: readonly RowResult[], heading: string): string {
-  const lines = [`| ${COLUMNS.join(' | ')} |`, `|${COLUMNS.map(() => '---').join('|')}|`];
-  for (const row of tableRows(results)) lines.push(`| ${row.join(' | ')} |`);
+  const [head = [], ...rows] = padColumns(results);
+  const rule = head.map((cell) => '-'.repeat(cell.length));
+  const lines = [head, rule, ...rows].map((row) => `| ${row.join(' | ')} |`);
   return `${heading}\n\n${lines.join('\n')}\n`;
 }

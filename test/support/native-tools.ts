@@ -25,11 +25,14 @@ function findRoot(from: string): string {
 
 /**
  * Path of a tool from `test/support/NAME/NAME.c`, compiled if its sources changed.
+ * @param flags - more for the compiler, such as `-static` for a guest that has no libraries
  * @throws when there is no C compiler or the source does not compile; the compiler's words are in the message
  */
-export function buildTool(name: 'pump' | 'peer' | 'fake-qemu' | 'pr-load'): string {
+export function buildTool(name: 'pump' | 'peer' | 'fake-qemu' | 'pr-load', flags: readonly string[] = []): string {
   const folder = join(PROJECT_ROOT, 'test/support', name);
-  const hash = createHash('sha256').update(process.arch).update(FLAGS.join(' '));
+  const hash = createHash('sha256')
+    .update(process.arch)
+    .update([...FLAGS, ...flags].join(' '));
   for (const file of readdirSync(folder).sort()) {
     if (/\.[ch]$/.test(file)) hash.update(file).update(readFileSync(join(folder, file)));
   }
@@ -39,7 +42,9 @@ export function buildTool(name: 'pump' | 'peer' | 'fake-qemu' | 'pr-load'): stri
   // Two test processes may compile at the same time: each its own file, the last rename wins.
   const partial = `${target}.${process.pid}`;
   const compiler = process.env['CC'] ?? 'cc';
-  const result = spawnSync(compiler, [...FLAGS, '-o', partial, join(folder, `${name}.c`)], { encoding: 'utf8' });
+  const result = spawnSync(compiler, [...FLAGS, ...flags, '-o', partial, join(folder, `${name}.c`)], {
+    encoding: 'utf8',
+  });
   if (result.status !== 0)
     throw new Error(`${compiler} cannot build ${name}: ${result.error?.message ?? result.stderr}`);
   renameSync(partial, target);

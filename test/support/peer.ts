@@ -73,7 +73,8 @@ export interface UdpStreamResult extends JsonEvent {
   errors: ErrorCounts;
 }
 
-interface Results {
+/** What each mode reports. */
+export interface PeerResults {
   listen: TcpResult;
   connect: TcpResult;
   rr: LatencyResult;
@@ -84,7 +85,7 @@ interface Results {
 }
 
 /** Modes of the peer. */
-export type PeerMode = keyof Results;
+export type PeerMode = keyof PeerResults;
 
 /** Options as peer.c documents them, without the dashes; `true` for a flag. */
 export type PeerOptions = Record<string, string | number | boolean>;
@@ -98,7 +99,8 @@ export interface Listener<T> {
   stop(): Promise<T>;
 }
 
-function spawnPeer(namespace: Pick<Namespace, 'spawn'>, mode: PeerMode, options: PeerOptions): JsonChild {
+/** Starts a peer; its report is the event `result`, at its end or on SIGTERM. */
+export function spawnPeer(namespace: Pick<Namespace, 'spawn'>, mode: PeerMode, options: PeerOptions): JsonChild {
   const args: string[] = [mode];
   for (const [name, value] of Object.entries(options)) {
     if (value === false) continue;
@@ -114,15 +116,15 @@ export async function startListener<M extends 'listen' | 'udp-listen'>(
   namespace: Pick<Namespace, 'spawn'>,
   mode: M,
   options: PeerOptions,
-): Promise<Listener<Results[M]>> {
+): Promise<Listener<PeerResults[M]>> {
   const process = spawnPeer(namespace, mode, options);
   await process.next('ready', 5_000);
   return {
     process,
-    result: (timeoutMs) => process.next<Results[M]>('result', timeoutMs),
+    result: (timeoutMs) => process.next<PeerResults[M]>('result', timeoutMs),
     stop: async () => {
       process.child.kill('SIGTERM');
-      return await process.next<Results[M]>('result', 5_000);
+      return await process.next<PeerResults[M]>('result', 5_000);
     },
   };
 }
@@ -133,6 +135,6 @@ export function runPeer<M extends Exclude<PeerMode, 'listen' | 'udp-listen'>>(
   mode: M,
   options: PeerOptions,
   timeoutMs?: number,
-): Promise<Results[M]> {
-  return spawnPeer(namespace, mode, options).next<Results[M]>('result', timeoutMs);
+): Promise<PeerResults[M]> {
+  return spawnPeer(namespace, mode, options).next<PeerResults[M]>('result', timeoutMs);
 }

@@ -19,6 +19,8 @@ export interface StackProcess {
   cpuSeconds(): number;
   /** Resident set, bytes. */
   rssBytes(): number;
+  /** The greatest resident set so far, bytes. */
+  peakBytes(): number;
   /** False once it has ended. */
   running(): boolean;
   exited(): Promise<number>;
@@ -30,7 +32,11 @@ export interface StackProcess {
 const TICKS_PER_SECOND = 100;
 
 /** Starts `stack` in `namespace` with `args` after its own; `--foreground` is the caller's to give. */
-export function startStack(namespace: Namespace, stack: StackCommand, args: readonly string[]): StackProcess {
+export function startStack(
+  namespace: Namespace,
+  stack: Pick<StackCommand, 'command' | 'args'>,
+  args: readonly string[],
+): StackProcess {
   const child = namespace.spawn(stack.command, [...stack.args, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   const pid = child.pid;
   if (pid === undefined) throw new Error(`${stack.command} could not be started`);
@@ -44,8 +50,14 @@ export function startStack(namespace: Namespace, stack: StackCommand, args: read
 }
 
 /** The /proc readings of any process, such as a daemonised stack known by its PID file. */
-export function describeProcess(pid: number): Pick<StackProcess, 'fdCount' | 'fdTargets' | 'cpuSeconds' | 'rssBytes'> {
+export function describeProcess(
+  pid: number,
+): Pick<StackProcess, 'fdCount' | 'fdTargets' | 'cpuSeconds' | 'rssBytes' | 'peakBytes'> {
   const folder = `/proc/${pid}`;
+  const readBytes = (name: string): number => {
+    const status = readFileSync(`${folder}/status`, 'utf8');
+    return Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1] ?? 0) * 1024;
+  };
   return {
     fdCount: () => readdirSync(`${folder}/fd`).length,
     fdTargets: () =>
@@ -58,7 +70,8 @@ export function describeProcess(pid: number): Pick<StackProcess, 'fdCount' | 'fd
       const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
       return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
     },
-    rssBytes: () => Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`${folder}/status`, 'utf8'))?.[1] ?? 0) * 1024,
+    rssBytes: () => readBytes('VmRSS'),
+    peakBytes: () => readBytes('VmHWM'),
   };
 }
 

@@ -2,7 +2,7 @@
  * Traffic for tests and measurements, at either end: one epoll loop, any number of connections, JSON on standard output.
  *
  *   peer listen  --port P [--addr A] [--accept N] [connection options]
- *   peer connect --addr A --port P [--count N] [--parallel M] [--bind A] [connection options]
+ *   peer connect --addr A --port P [--count N] [--parallel M] [--pace N] [--bind A] [connection options]
  *   peer rr | crr --addr A --port P [--size B] [--count N] [--duration S]     against: listen --echo
  *   peer udp-listen, udp-send, udp-stream                                     see udp.h
  *
@@ -14,6 +14,7 @@
  *   --finish-after-recv BYTES   ... and not before so much has arrived
  *   --send-after-eof   start sending when the peer has half-closed
  *   --barrier          connect: nobody sends before all of --count are connected
+ *   --pace N           connect: no more than N connects under way at once
  *   --stall-ms N, --stall-at BYTES   stop reading for so long once so much has arrived
  *   --rcvbuf, --sndbuf BYTES; --no-verify (do not look at the bytes); --timeout S (give up and report; default 60)
  *

@@ -32,7 +32,7 @@ enum finish { FINISH_FIN, FINISH_RST, FINISH_CLOSE, FINISH_WAIT };
 
 struct options {
   const char *addr, *port, *bind, *sizes;
-  uint64_t count, parallel, accept, send, finish_after_recv, stall_ms, stall_at, size, wait_ms, window;
+  uint64_t count, parallel, pace, accept, send, finish_after_recv, stall_ms, stall_at, size, wait_ms, window;
   double duration, timeout;
   bool echo, send_after_eof, barrier, verify, expect_echo, unconnected;
   enum finish finish;
@@ -95,6 +95,7 @@ static struct options parse_options(int argc, char **argv) {
     else if (!strcmp(name, "--sizes")) o.sizes = v;
     else if (!strcmp(name, "--count")) o.count = parse_size(v);
     else if (!strcmp(name, "--parallel")) o.parallel = parse_size(v);
+    else if (!strcmp(name, "--pace")) o.pace = parse_size(v);
     else if (!strcmp(name, "--accept")) o.accept = parse_size(v);
     else if (!strcmp(name, "--send")) o.send = parse_size(v);
     else if (!strcmp(name, "--duration")) o.duration = atof(v);

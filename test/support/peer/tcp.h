@@ -21,7 +21,7 @@ struct engine {
   bool listener;
   int epoll, listen_fd, signals;
   struct endpoint target;
-  uint64_t started, opened, active, established, clean, finished, barrier_left;
+  uint64_t started, opened, active, connecting, established, clean, finished, barrier_left;
   uint64_t sent, received, mismatches, first_mismatch;
   uint64_t first_byte_ns, last_byte_ns, max_gap_ns, send_end_ns;
   struct connection *all_waiting, *stalled;
@@ -41,6 +41,8 @@ static void watch(struct connection *c, uint32_t events) {
 }
 
 static void end_connection(struct connection *c, int error) {
+  if (c->connecting) engine.connecting--;
+  c->connecting = false;
   if (error) count_error(error);
   else engine.clean++;
   close(c->fd);
@@ -71,6 +73,7 @@ static struct connection *new_connection(int fd) {
 }
 
 static void on_established(struct connection *c) {
+  if (c->connecting) engine.connecting--;
   c->connecting = false;
   c->established = true;
   engine.established++;
@@ -244,7 +247,7 @@ static void accept_some(void) {
 
 static void open_connections(void) {
   const struct options *o = engine.o;
-  while (engine.active < o->parallel && engine.opened < o->count) {
+  while (engine.active < o->parallel && engine.opened < o->count && (!o->pace || engine.connecting < o->pace)) {
     int fd = open_socket(o, engine.target.addr.ss_family, SOCK_STREAM);
     if (o->bind) {
       struct endpoint b = parse_bind(o->bind, SOCK_STREAM);
@@ -256,6 +259,7 @@ static void open_connections(void) {
       drive(c);
     } else if (errno == EINPROGRESS) {
       c->connecting = true;
+      engine.connecting++;
       watch(c, EPOLLOUT);
     } else {
       end_connection(c, errno);
