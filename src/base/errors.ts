@@ -47,6 +47,7 @@ export const ERROR_TABLE = {
   PASSEL_E_RUN_NOT_FOUND: { exitStatus: 127, form: "cannot run '{value}': {reason}" },
   PASSEL_E_RUN_NOT_EXECUTABLE: { exitStatus: 126, form: "cannot run '{value}': {reason}" },
   PASSEL_E_RUN_REFUSED: { exitStatus: 1, form: "{option} '{value}': QEMU refuses it: {reason}" },
+  PASSEL_E_RUN_UNFIT: { exitStatus: 1, form: "{option}: '{value}' does not fit '{use}': {reason}" },
   PASSEL_E_QEMU_JSON: { exitStatus: 1, form: "{option}: '{value}' is not JSON that QEMU could read: {reason}" },
   PASSEL_E_QEMU_NOT_FOUND: { exitStatus: 1, form: 'no QEMU found: {value}' },
   PASSEL_E_QEMU_EXECUTE: { exitStatus: 1, form: "cannot become '{value}': {reason}" },

@@ -19,30 +19,53 @@ export class GuestError extends Error {
   override readonly name = 'GuestError';
 }
 
-/** Something to give to QEMU: the number stays the caller's. */
+/** Something to give to QEMU: the numbers stay the caller's. */
 export interface GivenFd {
-  readonly fd: number;
+  /** One, or one for each queue of a tap. */
+  readonly fds: readonly number[];
+  /** Of the first. */
   readonly facts: FdFacts;
+}
+
+/** @throws UnfitFdError */
+export function onlyFd({ fds }: GivenFd): number {
+  if (fds.length === 1) return fds[0]!;
+  throw new UnfitFdError(`QEMU takes one descriptor at a time here: these are ${fds.length}`);
 }
 
 let lastName = 0;
 
-/** Gives QEMU the descriptor under a passing name, for one command that uses it up. */
-async function withNamedFd(qmp: QmpClient, fd: number, use: (name: string) => Promise<unknown>): Promise<unknown> {
-  const name = `passel-${process.pid}-${++lastName}`;
-  await qmp.execute('getfd', { fdname: name }, { fd });
+/** Gives QEMU descriptors under passing names, for one command that uses them up. */
+async function withNamedFds(
+  qmp: QmpClient,
+  fds: readonly number[],
+  use: (names: readonly string[]) => Promise<unknown>,
+): Promise<unknown> {
+  const names: string[] = [];
   try {
-    return await use(name);
+    for (const fd of fds) {
+      const name = `passel-${process.pid}-${++lastName}`;
+      await qmp.execute('getfd', { fdname: name }, { fd });
+      names.push(name);
+    }
+    return await use(names);
   } catch (error) {
-    // Refused before the name was looked up: QEMU would keep it for ever. If it was used up, this is refused too.
-    if (error instanceof QmpError) await qmp.execute('closefd', { fdname: name }).catch(() => {});
+    // Refused before the names were looked up: QEMU would keep them for ever. If one was used up, this is refused too.
+    if (error instanceof QmpError) {
+      for (const name of names) await qmp.execute('closefd', { fdname: name }).catch(() => {});
+    }
     throw error;
   }
 }
 
 /** @returns the members of `netdev_add` for such a descriptor; @throws UnfitFdError */
-export function chooseNetdev({ kind, type, listening }: FdFacts, name: string): Readonly<Record<string, unknown>> {
-  if (kind === 'tap') return { type: 'tap', fd: name };
+export function chooseNetdev(
+  { kind, type, listening }: FdFacts,
+  names: readonly string[],
+): Readonly<Record<string, unknown>> {
+  const [name, second] = names;
+  if (kind === 'tap') return second === undefined ? { type: 'tap', fd: name } : { type: 'tap', fds: names.join(':') };
+  if (second !== undefined) throw new UnfitFdError('a netdev takes one descriptor, or one for each queue of a tap');
   if (kind === 'socket' && type === 'stream' && listening === true) {
     throw new UnfitFdError('a netdev takes a connected socket: this one listens');
   }
@@ -56,21 +79,21 @@ function describeKind(kind: string, type: string | undefined): string {
 }
 
 /** @throws UnfitFdError before QEMU is asked; QmpError */
-export async function addNetdev(qmp: QmpClient, id: string, { fd, facts }: GivenFd): Promise<void> {
-  chooseNetdev(facts, '');
-  await withNamedFd(qmp, fd, (name) => qmp.execute('netdev_add', { id, ...chooseNetdev(facts, name) }));
+export async function addNetdev(qmp: QmpClient, id: string, { fds, facts }: GivenFd): Promise<void> {
+  chooseNetdev(facts, fds.map(String));
+  await withNamedFds(qmp, fds, (names) => qmp.execute('netdev_add', { id, ...chooseNetdev(facts, names) }));
 }
 
 /**
  * A socket chardev: a client for a connected socket, a server that does not wait for one that listens.
  * @throws UnfitFdError before QEMU is asked; QmpError
  */
-export async function addChardev(qmp: QmpClient, id: string, { fd, facts }: GivenFd): Promise<unknown> {
-  const { kind, type, listening = false } = facts;
+export async function addChardev(qmp: QmpClient, id: string, given: GivenFd): Promise<unknown> {
+  const { kind, type, listening = false } = given.facts;
   if (kind !== 'socket' || type !== 'stream') {
     throw new UnfitFdError(`a chardev takes a stream socket: this is a ${describeKind(kind, type)}`);
   }
-  return withNamedFd(qmp, fd, (name) => {
+  return withNamedFds(qmp, [onlyFd(given)], ([name]) => {
     const data = {
       addr: { type: 'fd', data: { str: name } },
       server: listening,

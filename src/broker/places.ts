@@ -10,7 +10,8 @@ import { isMappedIpv4, parseIp } from '../base/ip-text.ts';
 import { createSystemError, nameErrno } from '../sys/errors.ts';
 import type { AccessMode } from '../sys/fd-facts.ts';
 import type { NativeAddon } from '../sys/native-addon.ts';
-import { BrokerError, type SocketPlace } from './protocol.ts';
+import { BrokerError } from './broker-error.ts';
+import type { SocketPlace } from './protocol.ts';
 
 /** Room for one endpoint record (24 bytes, see stack/ports.ts) in the arena that the addon is bound to on this thread. */
 export interface EndpointScratch {

@@ -13,48 +13,13 @@
  */
 import { z } from 'zod';
 import { ACCESS_MODES, FD_KINDS, SOCKET_FAMILIES, SOCKET_TYPES } from '../sys/fd-facts.ts';
+import { BrokerError } from './broker-error.ts';
+import { NETWORK_NAME } from './names.ts';
+
+export { BROKER_ERROR_CODES, BrokerError, type BrokerErrorCode } from './broker-error.ts';
 
 export const PROTOCOL_VERSION = 1;
 export const MAX_MESSAGE_BYTES = 65_536;
-
-/** Stable codes of refusals, for programs. */
-export const BROKER_ERROR_CODES = [
-  /** Not a JSON object of this protocol; `message` says where. */
-  'bad-request',
-  'unsupported-version',
-  'unknown-verb',
-  /** The message or its descriptors were cut; all were closed. */
-  'truncated',
-  /** `fds` does not say how many descriptors came, or the verb wants another number. */
-  'fd-count',
-  /** A descriptor is not what was expected, or of a kind that is never kept. */
-  'fd-kind',
-  /** The policy does not let this user do this. */
-  'denied',
-  'no-such-name',
-  'name-taken',
-  /** The user's quota, or the broker's own limit, is used up. */
-  'quota',
-  /** A system call failed; `errno` has its name. */
-  'system',
-  /** The broker ends, or the client did not read its answers. */
-  'closing',
-] as const;
-export type BrokerErrorCode = (typeof BROKER_ERROR_CODES)[number];
-
-/** A refusal with a stable code. */
-export class BrokerError extends Error {
-  override readonly name = 'BrokerError';
-  readonly code: BrokerErrorCode;
-  /** `ENOENT` and the like, with code `system`. */
-  readonly errno: string | undefined;
-
-  constructor(code: BrokerErrorCode, message: string, errno?: string) {
-    super(message);
-    this.code = code;
-    this.errno = errno;
-  }
-}
 
 // ------------------------------------------------------------------------------------------------------------------ parts of requests
 
@@ -99,9 +64,7 @@ const pathSchema = z
   .max(4095)
   .regex(/^[^\0]*$/, 'no NUL');
 /** A network's name in the policy: none that could be an option or a path. */
-export const networkNameSchema = z
-  .string()
-  .regex(/^[A-Za-z0-9_][\w.-]{0,62}$/, 'letters, digits, _, . and -, at most 63');
+export const networkNameSchema = z.string().regex(NETWORK_NAME, 'letters, digits, _, . and -, at most 63');
 const portSchema = z.int().min(0).max(65_535);
 
 const unixPlace = z.strictObject({

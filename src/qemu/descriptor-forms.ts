@@ -3,6 +3,7 @@
  * for it would be lost, and its messages do not say which of two options is the wrong one. As QEMU 7.2 has it (qemu(1)).
  */
 import { propertiesOf, walkOptions } from './command-line.ts';
+import { isOn } from './descriptor-uses.ts';
 import { getProperty, type Property } from './option-string.ts';
 
 export interface RefusedForm {
@@ -80,9 +81,4 @@ function checkNetdev(properties: readonly Property[]): string | undefined {
 
 function hasKey(properties: readonly Property[], key: string): boolean {
   return properties.some((property) => property.key === key);
-}
-
-function isOn(properties: readonly Property[], key: string): boolean {
-  const last = properties.findLast((property) => property.key === key);
-  return last !== undefined && /^(on|yes|true|y)$/.test(last.value ?? 'on');
 }

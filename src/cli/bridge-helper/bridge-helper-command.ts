@@ -4,11 +4,11 @@
  * Contract with callers (QEMU's `-netdev bridge` and `-netdev tap,helper=`, libvirt): options in any order; one zero byte with the
  * descriptor over the socket `--fd`, and exit status 0; or a message on standard error and exit status 1, and then there is no tap.
  */
-import { readFileSync } from 'node:fs';
 import { PasselError, reasonOf } from '../../base/errors.ts';
 import { type Acl, AclError, type AclVerdict, DEFAULT_ACL_PATH, decideAcl, readAcl } from '../../bridge/acl.ts';
 import { AttachError, type AttachRequest, attachTap } from '../../bridge/attach.ts';
 import { loadNative, type NativeAddon } from '../../sys/native.ts';
+import { hasNetAdmin } from '../../sys/net-admin.ts';
 import { sendWithFds } from '../../sys/scm.ts';
 import { BRIDGE_HELPER_OPTIONS, type BridgeHelperOptionTable } from '../options/bridge-helper-options.ts';
 import type { GivenOptions } from '../options/definition.ts';
@@ -26,8 +26,6 @@ const USAGE = `${BRIDGE_HELPER_PROGRAM} [--use-vnet] --br=BRIDGE --fd=N [OPTION]
 const SOL_SOCKET = 1;
 const SO_DOMAIN = 39;
 const AF_UNIX = 1;
-
-const CAP_NET_ADMIN = 12;
 
 /** @returns exit status; @throws PasselError for the caller to report */
 export async function runBridgeHelperCommand(argv: readonly string[]): Promise<number> {
@@ -149,12 +147,6 @@ function sendDescriptors(native: NativeAddon, socket: number, fds: readonly numb
     throw new AttachError(`failed to write fd to unix socket: ${reasonOf(error)}`, { cause: error });
   }
   throw new AttachError('failed to write fd to unix socket: it is full');
-}
-
-/** Whether this process has CAP_NET_ADMIN in effect. */
-export function hasNetAdmin(): boolean {
-  const match = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'));
-  return match !== null && (BigInt(`0x${match[1]}`) & (1n << BigInt(CAP_NET_ADMIN))) !== 0n;
 }
 
 function check(native: NativeAddon, given: Given, request: AttachRequest): number {

@@ -1,28 +1,42 @@
 /**
- * Opening what a SPEC of `passel-fd-broker run` asks for. Descriptors block, as programs expect of those that they are started with; one of the
- * broker's stays as it is, since others share it. Socket files that were made are noted, so that they can be removed when the command
- * does not start.
+ * Opening what a SPEC asks for. What is opened here blocks, as programs expect of what they are started with; what others share, of the broker or
+ * inherited, stays as it is. Socket files that were made are noted, so that they can be removed when nobody gets the descriptor.
+ *
+ * What only some kinds need is loaded by them: each start of a virtual machine comes through here.
  */
 import { constants, linkSync, openSync, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { PasselError, reasonOf } from '../../base/errors.ts';
-import { attachTap } from '../../bridge/attach.ts';
-import { connectBroker } from '../../broker/client.ts';
+import { OwnedFd } from '../../base/owned-fd.ts';
+import { BrokerError } from '../../broker/broker-error.ts';
+import type { FdBroker } from '../../broker/client.ts';
 import { connectTo, type EndpointScratch, listenAt, writeRecord } from '../../broker/places.ts';
+import type { FdExpectation } from '../../broker/protocol.ts';
 import { checkStatus } from '../../sys/errors.ts';
 import type { NativeAddon } from '../../sys/native-addon.ts';
+import { hasNetAdmin } from '../../sys/net-admin.ts';
 import { connectUnix, listenUnix } from '../../sys/unix-socket.ts';
-import { requestTap } from '../bridge-helper/ask-broker.ts';
-import { hasNetAdmin } from '../bridge-helper/bridge-helper-command.ts';
-import { claimSocketPath } from '../socket-path.ts';
-import type { FdSpec, FileMode, NamedFdSpec } from './fd-spec.ts';
-import { defaultAskPath } from './socket-path.ts';
+import type { AskedFd, FdSpec, FileMode } from './fd-spec.ts';
+import { BROKER_VARIABLE } from './socket-path.ts';
 
 export interface Opener {
   readonly native: NativeAddon;
   readonly scratch: EndpointScratch;
+  /** Where the broker is asked. */
+  readonly brokerPath: string;
+  /** The command line says so: the broker makes taps also for those who could themselves. */
+  readonly brokerChosen: boolean;
+  /** What was open when this program was started; undefined: not known. Node has opened descriptors of its own since. */
+  readonly inherited: readonly number[] | undefined;
   /** Socket files made so far. */
   readonly made: string[];
+}
+
+/** What a SPEC has come to, one descriptor or more, in order. */
+export interface Opened {
+  readonly fds: readonly number[];
+  /** Closes them, but for inherited ones. */
+  close(): void;
 }
 
 const BACKLOG = 128;
@@ -37,21 +51,38 @@ const FILE_FLAGS: Readonly<Record<FileMode, number>> = {
 };
 
 /**
- * @returns an fd, the caller's
+ * @param expect - what the broker must find it to be, before it hands it out
  * @throws PasselError naming the option, the SPEC and the reason
  */
-export async function openNamed(opener: Opener, { name, text, spec }: NamedFdSpec): Promise<number> {
-  const option = `--fd ${name}`;
+export async function openSpec(opener: Opener, asked: AskedFd, expect?: FdExpectation): Promise<Opened> {
+  const { option, text, spec } = asked;
+  const { native } = opener;
   try {
-    if (spec.kind === 'unix-listen') return await listenForCommand(opener, spec.path, option);
-    const fd = await open(opener, spec);
-    if (spec.kind !== 'broker' && spec.kind !== 'file') checkStatus(opener.native.setNonBlocking(fd, 0), 'fcntl');
-    return fd;
+    if (spec.kind === 'inherited') return takeInherited(opener, spec.fd);
+    const owned =
+      spec.kind === 'unix-listen'
+        ? [new OwnedFd(await listenForCommand(opener, spec.path, option))]
+        : await open(opener, spec, expect);
+    const shared = spec.kind === 'broker' || spec.kind === 'file';
+    if (!shared) for (const { fd } of owned) checkStatus(native.setNonBlocking(fd, 0), 'fcntl');
+    return {
+      fds: owned.map(({ fd }) => fd),
+      close: () => {
+        for (const each of owned) each.close();
+      },
+    };
   } catch (error) {
     if (error instanceof PasselError) throw error;
-    const value = text.slice(name.length + 1);
-    throw new PasselError('PASSEL_E_FILE', { option, value, reason: reasonOf(error) }, { cause: error });
+    // The broker's codes are for programs; its messages say the same in words.
+    const reason = error instanceof BrokerError ? error.message : reasonOf(error);
+    throw new PasselError('PASSEL_E_FILE', { option, value: text, reason }, { cause: error });
   }
+}
+
+function takeInherited({ native, inherited }: Opener, fd: number): Opened {
+  if (inherited?.includes(fd) === false) throw new Error('it was not open when this program started');
+  checkStatus(native.statusFlags(fd), 'fcntl');
+  return { fds: [fd], close: () => {} };
 }
 
 /**
@@ -72,6 +103,7 @@ export async function listenForCommand(opener: Opener, path: string, option: str
 
   /** Between bind(2) and listen(2) a socket refuses connections, so it gets its name when it listens. link(2) replaces nobody's. */
   async function listenAtPath(): Promise<number> {
+    const { claimSocketPath } = await import('../socket-path.ts');
     await claimSocketPath(path, option);
     const unnamed = join(dirname(path), `.${process.pid}`);
     const fd = listenUnix(native, unnamed, { backlog: BACKLOG });
@@ -89,26 +121,33 @@ function nameOf(path: string): string {
   return path.startsWith('@') ? `\0${path.slice(1)}` : path;
 }
 
-async function open(opener: Opener, spec: Exclude<FdSpec, { kind: 'unix-listen' }>): Promise<number> {
+type OpenableSpec = Exclude<FdSpec, { kind: 'unix-listen' | 'inherited' }>;
+
+async function open(opener: Opener, spec: OpenableSpec, expect: FdExpectation | undefined): Promise<OwnedFd[]> {
   const { native } = opener;
+  const one = (fd: number): OwnedFd[] => [new OwnedFd(fd)];
   switch (spec.kind) {
     case 'file':
-      return openSync(spec.path, FILE_FLAGS[spec.mode] | constants.O_NOCTTY, READ_WRITE_ALL);
+      return one(openSync(spec.path, FILE_FLAGS[spec.mode] | constants.O_NOCTTY, READ_WRITE_ALL));
     case 'unix-connect':
-      return connectUnix(native, nameOf(spec.path));
+      return one(connectUnix(native, nameOf(spec.path)));
     case 'tcp-listen':
-      return listenAt(opener, { place: { family: 'tcp', ...spec.place } }, undefined);
+      return one(listenAt(opener, { place: { family: 'tcp', ...spec.place } }, undefined));
     case 'tcp-connect':
-      return connectTcp(opener, spec.place.address, spec.place.port);
+      return one(connectTcp(opener, spec.place.address, spec.place.port));
     case 'udp': {
       const fd = listenAt(opener, { place: { family: 'udp', ...spec.place } }, undefined);
       if (spec.peer !== undefined) connectNow(opener, fd, spec.peer.address, spec.peer.port);
-      return fd;
+      return one(fd);
     }
     case 'tap':
-      return openTapAt(native, spec.bridge, spec.vnetHeader);
-    case 'broker':
-      return takeFromBroker(native, spec.name, spec.copy);
+      return openTapAt(opener, spec);
+    case 'netdev':
+      return askBroker(opener, (broker) => broker.ask('netdev', { network: spec.network }));
+    case 'broker': {
+      const asked = { name: spec.name, ...(expect === undefined ? {} : { expect }) };
+      return askBroker(opener, (broker) => broker.ask(spec.copy ? 'copy' : 'take', asked));
+    }
   }
 }
 
@@ -128,19 +167,35 @@ function connectNow({ native, scratch }: Opener, fd: number, address: string, po
   checkStatus(status, 'connect');
 }
 
-async function openTapAt(native: NativeAddon, bridge: string, vnetHeader: boolean): Promise<number> {
-  if (hasNetAdmin()) return attachTap(native, { bridge, vnetHeader }).fds[0]!;
-  return (await requestTap(native, { bridge, vnetHeader }))[0]!.take();
+async function openTapAt(opener: Opener, spec: FdSpec & { kind: 'tap' }): Promise<OwnedFd[]> {
+  const { bridge, vnetHeader, queues } = spec;
+  if (hasNetAdmin() && !opener.brokerChosen) {
+    const { attachTap } = await import('../../bridge/attach.ts');
+    return attachTap(opener.native, { bridge, vnetHeader, queues }).fds.map((fd) => new OwnedFd(fd));
+  }
+  const hint = 'making a tap takes CAP_NET_ADMIN or a broker that has it: root runs "passel-fd-broker serve"; ';
+  return askBroker(opener, (broker) => broker.ask('tap', { bridge, vnetHeader, queues }), hint);
 }
 
-async function takeFromBroker(native: NativeAddon, name: string, copy: boolean): Promise<number> {
-  const broker = connectBroker(native, defaultAskPath());
+/** @param hint - in front of the usual one, when nobody answers */
+async function askBroker(
+  { native, brokerPath }: Opener,
+  ask: (broker: FdBroker) => ReturnType<FdBroker['ask']>,
+  hint = '"passel-fd-broker serve" is one; ',
+): Promise<OwnedFd[]> {
+  const { connectBroker } = await import('../../broker/client.ts');
+  let broker: FdBroker;
   try {
-    const { fds } = await broker.ask(copy ? 'copy' : 'take', { name });
-    const [first] = fds;
-    if (first !== undefined && fds.length === 1) return first.take();
-    for (const fd of fds) fd.close();
-    throw new Error(`the broker keeps ${fds.length} descriptors under this name`);
+    broker = connectBroker(native, brokerPath);
+  } catch (error) {
+    throw new PasselError(
+      'PASSEL_E_BROKER',
+      { value: brokerPath, reason: reasonOf(error) },
+      { hint: `${hint}--broker-socket or ${BROKER_VARIABLE} names another socket`, cause: error },
+    );
+  }
+  try {
+    return [...(await ask(broker)).fds];
   } finally {
     broker.close();
   }

@@ -11,6 +11,7 @@ import {
   addNetdev,
   type GivenFd,
   GuestError,
+  onlyFd,
   plugNic,
   UnfitFdError,
   unplugNic,
@@ -22,7 +23,8 @@ import { FD_BROKER_QMP_OPTIONS, type FdBrokerQmpOptionTable } from '../options/f
 import { scanOptions } from '../options/scan.ts';
 import { writeStderr } from '../stderr.ts';
 import { VERSION } from '../version.ts';
-import { unfit, type WantedFd, withFd } from './qmp-fd.ts';
+import type { AskedFd } from './fd-spec.ts';
+import { unfit, withFds } from './qmp-fd.ts';
 import { defaultAskPath } from './socket-path.ts';
 
 type Given = GivenOptions<FdBrokerQmpOptionTable>;
@@ -59,8 +61,8 @@ interface Asked {
   /** NAME or ID, if the command has one. */
   readonly name: string;
   readonly timeoutMs: number;
-  /** Gets the descriptor of a command that has one. */
-  withFd<T>(use: (given: GivenFd) => Promise<T>): Promise<T>;
+  /** Gets the descriptors of a command that has some. */
+  withFds<T>(use: (given: GivenFd) => Promise<T>): Promise<T>;
 }
 
 const COMMANDS: Readonly<Record<string, Command>> = {
@@ -68,7 +70,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     operand: 'NAME',
     source: ['fd'],
     options: ['hmp'],
-    run: ({ qmp, name, withFd: use }) => use(({ fd }) => qmp.execute('getfd', { fdname: name }, { fd })),
+    run: ({ qmp, name, withFds: use }) => use((given) => qmp.execute('getfd', { fdname: name }, { fd: onlyFd(given) })),
   },
   closefd: { operand: 'NAME', options: ['hmp'], run: ({ qmp, name }) => qmp.execute('closefd', { fdname: name }) },
   'add-fd': { source: ['fd'], options: ['set', 'opaque'], run: addFd },
@@ -84,18 +86,18 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   'chardev-add': {
     operand: 'ID',
     source: ['fd'],
-    run: ({ qmp, name, withFd: use }) => use((fd) => addChardev(qmp, name, fd)),
+    run: ({ qmp, name, withFds: use }) => use((fd) => addChardev(qmp, name, fd)),
   },
   'netdev-add': {
     operand: 'ID',
     source: ['fd'],
-    run: ({ qmp, name, withFd: use }) => use((fd) => addNetdev(qmp, name, fd)),
+    run: ({ qmp, name, withFds: use }) => use((fd) => addNetdev(qmp, name, fd)),
   },
   'hotplug-nic': {
     operand: 'ID',
     source: SOURCES,
     options: ['mac', 'driver', 'property'],
-    run: ({ qmp, given, name, withFd: use }) => {
+    run: ({ qmp, given, name, withFds: use }) => {
       const mac = given.last('mac');
       const properties = Object.fromEntries(given.all('property').map(({ parsed }) => parsed));
       const driver = given.last('driver') ?? 'virtio-net-pci';
@@ -134,12 +136,12 @@ export async function runQmpCommand(programName: string, argv: readonly string[]
   const wanted = command.source === undefined ? undefined : chooseSource(command.source, given);
   const native = loadNative();
   const timeoutMs = (given.last('timeout') ?? DEFAULT_TIMEOUT_SECONDS) * 1000;
-  const brokerPath = given.last('broker-socket') ?? defaultAskPath();
-  const use = <T>(run: (fd: GivenFd) => Promise<T>): Promise<T> => withFd(native, brokerPath, wanted as WantedFd, run);
+  const broker = { path: given.last('broker-socket') ?? defaultAskPath(), chosen: given.gave('broker-socket') };
+  const use = <T>(run: (fd: GivenFd) => Promise<T>): Promise<T> => withFds(native, broker, wanted as AskedFd, run);
   try {
     const answer = given.has('hmp')
       ? await runOnHmp(native, path, word as string, name, timeoutMs, use)
-      : await runOnQmp(native, path, timeoutMs, (qmp) => command.run({ qmp, given, name, timeoutMs, withFd: use }));
+      : await runOnQmp(native, path, timeoutMs, (qmp) => command.run({ qmp, given, name, timeoutMs, withFds: use }));
     if (saysSomething(answer)) process.stdout.write(`${JSON.stringify(answer)}\n`);
     return 0;
   } catch (error) {
@@ -174,7 +176,7 @@ async function runOnHmp(
   }
   const hmp = await connecting(path, () => HmpClient.connect(native, path, timeoutMs));
   try {
-    if (word === 'getfd') await use(({ fd }) => hmp.getFd(name, fd));
+    if (word === 'getfd') await use((given) => hmp.getFd(name, onlyFd(given)));
     else await hmp.closeFd(name);
   } finally {
     hmp.close();
@@ -218,7 +220,7 @@ function checkOptions(word: string, { source = [], options = [], needs }: Comman
   }
 }
 
-function chooseSource(sources: readonly (typeof SOURCES)[number][], given: Given): WantedFd {
+function chooseSource(sources: readonly (typeof SOURCES)[number][], given: Given): AskedFd {
   const [first, second] = sources.filter((name) => given.gave(name));
   if (first === undefined) {
     const expected = sources.map((name) => `--${name}`).join(', ');
@@ -231,21 +233,21 @@ function chooseSource(sources: readonly (typeof SOURCES)[number][], given: Given
   const how = { option: typed, text };
   switch (first) {
     case 'passt':
-      return { ...how, source: { from: 'connect', path: text } };
+      return { ...how, spec: { kind: 'unix-connect', path: text } };
     case 'tap':
-      return { ...how, source: { from: 'tap', bridge: text } };
+      return { ...how, spec: { kind: 'tap', bridge: text, vnetHeader: true, queues: 1 } };
     case 'broker':
-      return { ...how, source: { from: 'broker', name: text } };
+      return { ...how, spec: { kind: 'broker', name: text, copy: false } };
     case 'fd':
-      return { ...how, source: given.last('fd')! };
+      return { ...how, spec: given.last('fd')! };
   }
 }
 
-async function addFd({ qmp, given, withFd: use }: Asked): Promise<unknown> {
+async function addFd({ qmp, given, withFds: use }: Asked): Promise<unknown> {
   const set = given.last('set');
   const opaque = given.last('opaque');
   const members = { ...(set === undefined ? {} : { 'fdset-id': set }), ...(opaque === undefined ? {} : { opaque }) };
-  const added = await use(({ fd }) => qmp.execute('add-fd', members, { fd }));
+  const added = await use((fd) => qmp.execute('add-fd', members, { fd: onlyFd(fd) }));
   const { running } = (await qmp.execute('query-status')) as { running: boolean };
   if (running && qmp.version.major < 9) {
     writeStderr(
@@ -259,12 +261,12 @@ function saysSomething(answer: unknown): boolean {
   return typeof answer === 'object' && answer !== null && (Array.isArray(answer) || Object.keys(answer).length > 0);
 }
 
-function explain(error: unknown, path: string, wanted: WantedFd | undefined): unknown {
+function explain(error: unknown, path: string, wanted: AskedFd | undefined): unknown {
   const extras = { cause: error };
   if (error instanceof QmpError || error instanceof HmpError) {
     return new PasselError('PASSEL_E_QMP_REFUSED', { reason: error.message }, extras);
   }
-  if (error instanceof UnfitFdError) return unfit(wanted as WantedFd, error);
+  if (error instanceof UnfitFdError) return unfit(wanted as AskedFd, error);
   if (error instanceof GuestError) return new PasselError('PASSEL_E_QMP_GUEST', { reason: error.message }, extras);
   if (error instanceof MonitorError) {
     return new PasselError('PASSEL_E_QMP_MONITOR', { value: path, reason: error.message }, extras);

@@ -10,7 +10,9 @@ import { createArena } from '../../base/arena.ts';
 import { PasselError, reasonOf } from '../../base/errors.ts';
 import { parseQemuCommand } from '../../qemu/command-line.ts';
 import { findRefusedForm } from '../../qemu/descriptor-forms.ts';
+import { type DescriptorUse, listDescriptorUses } from '../../qemu/descriptor-uses.ts';
 import { listNamedDescriptors } from '../../qemu/named-descriptors.ts';
+import { readFdFacts } from '../../sys/fd-facts.ts';
 import { loadNative } from '../../sys/native.ts';
 import { findProgram } from '../../sys/process.ts';
 import type { GivenOptions } from '../options/definition.ts';
@@ -22,8 +24,11 @@ import { fromBytes, readOwnWords, toBytes } from '../qrap/bytes.ts';
 import { type InheritedState, NOTE_VARIABLE, parseInheritedState } from '../qrap/inherited-state.ts';
 import { writeStderr } from '../stderr.ts';
 import { VERSION } from '../version.ts';
-import { listReferences, type NamedFdSpec, replaceReferences } from './fd-spec.ts';
-import { listenForCommand, type Opener, openNamed } from './open-spec.ts';
+import type { AskedFd } from './fd-spec.ts';
+import { checkFitness, expectationOf } from './fitness.ts';
+import { listenForCommand, type Opener, openSpec } from './open-spec.ts';
+import { listReferences, replaceReferences } from './references.ts';
+import { defaultAskPath } from './socket-path.ts';
 
 type Given = GivenOptions<FdBrokerRunOptionTable>;
 
@@ -32,6 +37,13 @@ const USAGE = 'passel-fd-broker run [--fd NAME=SPEC]... [--monitor PATH] -- COMM
 const SCRATCH_BYTES = 24;
 const ARENA_BYTES = 4096;
 const MONITOR_ID = 'passel-monitor';
+
+/** A descriptor that arguments refer to. */
+interface Wanted extends AskedFd {
+  readonly name: string;
+  /** Options of QEMU that get it. */
+  readonly uses: readonly DescriptorUse[];
+}
 
 /** What is to become of this process. Words are a byte in each character. */
 interface Command {
@@ -56,33 +68,55 @@ export async function runRunCommand(programName: string, argv: readonly string[]
     return 0;
   }
   const command = findCommand(given.operands);
-  const specs = chooseSpecs(programName, given, command.args);
+  const wanted = chooseSpecs(programName, given, command);
   const monitor = given.last('monitor');
   refuseForms(command);
+  for (const each of wanted) checkFitness(each, each.uses);
   const native = loadNative();
   const arena = createArena(ARENA_BYTES);
   native.bindArena(arena.buffer);
   const made: string[] = [];
-  const opener: Opener = { native, scratch: { view: arena.view, offset: arena.allocate(SCRATCH_BYTES) }, made };
   const state = parseInheritedState(process.env[NOTE_VARIABLE], process.pid);
-  const namedFds = listNamedDescriptors(command.args);
+  const opener: Opener = {
+    native,
+    scratch: { view: arena.view, offset: arena.allocate(SCRATCH_BYTES) },
+    brokerPath: given.last('broker-socket') ?? defaultAskPath(),
+    brokerChosen: given.gave('broker-socket'),
+    inherited: state.fds,
+    made,
+  };
+  const inherited = wanted.flatMap(({ spec }) => (spec.kind === 'inherited' ? [spec.fd] : []));
+  const namedFds = [...new Set([...listNamedDescriptors(command.args), ...inherited])];
+  const takeNumber = numberChooser(state, namedFds, native.getFileLimit(1));
   try {
-    const numbers = chooseNumbers(
-      specs.length + (monitor === undefined ? 0 : 1),
-      state,
-      namedFds,
-      native.getFileLimit(1),
-    );
+    // As many as are known to be needed: nothing is opened in vain.
+    const reserved = Array.from({ length: countNumbers(wanted) + (monitor === undefined ? 0 : 1) }, takeNumber);
+    const nextNumber = (): number => reserved.shift() ?? takeNumber();
     const fds: [number, number][] = [];
-    const byName = new Map<string, number>();
-    for (const spec of specs) {
-      const number = numbers.shift()!;
-      fds.push([number, await openNamed(opener, spec)]);
-      byName.set(spec.name, number);
+    const byName = new Map<string, readonly number[]>();
+    for (const each of wanted) {
+      const opened = await openSpec(opener, each, expectationOf(each.uses));
+      if (each.uses.length > 0) {
+        checkFitness(
+          each,
+          each.uses,
+          opened.fds.map((fd) => readFdFacts(native, fd)),
+        );
+      }
+      if (each.spec.kind === 'inherited') {
+        byName.set(each.name, opened.fds);
+        continue;
+      }
+      const numbers = opened.fds.map((fd) => {
+        const number = nextNumber();
+        fds.push([number, fd]);
+        return number;
+      });
+      byName.set(each.name, numbers);
     }
     const args = replaceReferences(command.args, byName);
     if (monitor !== undefined) {
-      const number = numbers.shift()!;
+      const number = nextNumber();
       fds.push([number, await listenForCommand(opener, monitor, '--monitor')]);
       args.push(...formatMonitor(number, parseQemuCommand([command.name, ...args]).ids));
     }
@@ -115,9 +149,10 @@ function cannotRun(value: string, error: unknown): PasselError {
 }
 
 /** The options that arguments refer to; the others are not opened, for nobody could use them. */
-function chooseSpecs(programName: string, given: Given, args: readonly string[]): NamedFdSpec[] {
+function chooseSpecs(programName: string, given: Given, { name: program, args }: Command): Wanted[] {
   const wanted = listReferences(args);
-  const specs: NamedFdSpec[] = [];
+  const uses = isQemu(program) ? listDescriptorUses(args) : [];
+  const specs: Wanted[] = [];
   const known = new Set<string>();
   for (const { typed, text, parsed } of given.all('fd')) {
     if (known.has(parsed.name)) {
@@ -125,8 +160,11 @@ function chooseSpecs(programName: string, given: Given, args: readonly string[])
       throw new PasselError('PASSEL_E_OPTION_VALUE', { option: typed, value: text, expected });
     }
     known.add(parsed.name);
-    if (wanted.has(parsed.name)) specs.push(parsed);
-    else writeStderr(`${programName}: no argument has @${parsed.name}@: ${typed} ${parsed.name} is not opened\n`);
+    const { name } = parsed;
+    if (wanted.has(name)) {
+      const own = uses.filter((use) => listReferences([use.text]).has(name));
+      specs.push({ ...parsed, option: `${typed} ${name}`, uses: own });
+    } else writeStderr(`${programName}: no argument has @${parsed.name}@: ${typed} ${parsed.name} is not opened\n`);
   }
   for (const name of wanted) {
     if (known.has(name)) continue;
@@ -140,24 +178,38 @@ function chooseSpecs(programName: string, given: Given, args: readonly string[])
   ];
 }
 
+function isQemu(program: string): boolean {
+  return parseQemuCommand([fromBytes(program)]).architecture !== undefined;
+}
+
 function refuseForms({ name, args }: Command): void {
-  if (parseQemuCommand([fromBytes(name)]).architecture === undefined) return;
+  if (!isQemu(name)) return;
   const refused = findRefusedForm(args);
   if (refused === undefined) return;
   const { option, value, reason } = refused;
   throw new PasselError('PASSEL_E_RUN_REFUSED', { option: `-${option}`, value: fromBytes(value), reason });
 }
 
-/** The lowest numbers that the caller has not given to anything, and that the command line does not speak of. */
-function chooseNumbers(count: number, state: InheritedState, named: readonly number[], limit: number): number[] {
+/** The lowest numbers, in turn, that the caller has not given to anything, and that the command line does not speak of. */
+function numberChooser(state: InheritedState, named: readonly number[], limit: number): () => number {
   const taken = new Set([...(state.fds ?? []), ...named]);
-  const numbers: number[] = [];
-  for (let fd = 3; numbers.length < count; fd++) if (!taken.has(fd)) numbers.push(fd);
-  const last = numbers.at(-1) ?? 0;
   // The caller's limit is in force again when the descriptors are the command's.
   const most = state.fileLimit === 0 ? limit : state.fileLimit;
-  if (last < most) return numbers;
-  throw new PasselError('PASSEL_E_QRAP_FD', { value: last, reason: `the limit of open files is ${most}` });
+  let last = 2;
+  return () => {
+    do last++;
+    while (taken.has(last));
+    if (last < most) return last;
+    throw new PasselError('PASSEL_E_QRAP_FD', { value: last, reason: `the limit of open files is ${most}` });
+  };
+}
+
+/** How many descriptors there will be, at least. */
+function countNumbers(wanted: readonly Wanted[]): number {
+  return wanted.reduce(
+    (sum, { spec }) => sum + (spec.kind === 'inherited' ? 0 : spec.kind === 'tap' ? spec.queues : 1),
+    0,
+  );
 }
 
 /** QMP on a listening socket. It waits for nobody: QEMU starts, and whoever connects is served when it gets there. */

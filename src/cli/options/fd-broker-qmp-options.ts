@@ -1,4 +1,6 @@
 /** The options of `passel-fd-broker qmp`. */
+import { parseFdSpec, SPEC_FORMS } from '../fd-broker/fd-spec.ts';
+import { brokerSocketOption } from './broker-socket-option.ts';
 import { flag, type Reject, value, values } from './definition.ts';
 import { PROCESS_OPTIONS } from './process-options.ts';
 import { parseInterfaceName, parseMac, parsePath, parseSeconds, parseText } from './values.ts';
@@ -6,34 +8,6 @@ import { parseInterfaceName, parseMac, parsePath, parseSeconds, parseText } from
 const WHAT = 'What QEMU gets:';
 const HOW = 'How it is used:';
 const OPTIONS = 'Options:';
-
-/** Where a descriptor comes from. */
-export type FdSource =
-  | { readonly from: 'inherited'; readonly fd: number }
-  | { readonly from: 'file'; readonly path: string; readonly access: 'ro' | 'rw' }
-  | { readonly from: 'connect'; readonly path: string }
-  | { readonly from: 'broker'; readonly name: string };
-
-const SOURCE_FORMS = 'N, file:PATH[,ro|,rw], unix-connect:PATH, passt:PATH or broker:NAME';
-
-function parseSource(text: string, reject: Reject): FdSource {
-  if (/^\d{1,7}$/.test(text)) return { from: 'inherited', fd: Number(text) };
-  const colon = text.indexOf(':');
-  const [form, rest] = [text.slice(0, colon), text.slice(colon + 1)];
-  if (rest === '' || text.includes('\0')) return reject(SOURCE_FORMS);
-  switch (form) {
-    case 'file': {
-      const [, path = rest, access = 'ro'] = /^(.+),(ro|rw)$/.exec(rest) ?? [];
-      return { from: 'file', path, access: access as 'ro' | 'rw' };
-    }
-    case 'unix-connect':
-    case 'passt':
-      return { from: 'connect', path: rest };
-    case 'broker':
-      return { from: 'broker', name: rest };
-  }
-  return reject(SOURCE_FORMS);
-}
 
 function parseSet(text: string, reject: Reject): number {
   return /^\d{1,9}$/.test(text) ? Number(text) : reject('the number of a set of descriptors, 0 and above');
@@ -57,8 +31,8 @@ export const FD_BROKER_QMP_OPTIONS = {
   fd: value({
     group: WHAT,
     valueName: 'SPEC',
-    help: 'An open descriptor N of this process, file:PATH[,ro|,rw], unix-connect:PATH, passt:PATH or broker:NAME',
-    parse: parseSource,
+    help: `${SPEC_FORMS} (an open descriptor of this process)`,
+    parse: parseFdSpec,
   }),
   passt: value({
     group: WHAT,
@@ -69,7 +43,7 @@ export const FD_BROKER_QMP_OPTIONS = {
   tap: value({
     group: WHAT,
     valueName: 'BRIDGE',
-    help: 'hotplug-nic: a tap on this bridge, made by the broker',
+    help: 'hotplug-nic: a tap on this bridge, made by the broker for those who may not',
     parse: parseInterfaceName,
   }),
   broker: value({
@@ -78,13 +52,7 @@ export const FD_BROKER_QMP_OPTIONS = {
     help: 'hotplug-nic: what the broker keeps under this name, which ends',
     parse: parseText,
   }),
-  'broker-socket': value({
-    group: WHAT,
-    valueName: 'PATH',
-    help: 'Where the broker is asked',
-    defaultText: 'PASSEL_BROKER of the environment, else /run/passel/fd-broker.sock',
-    parse: parsePath,
-  }),
+  'broker-socket': brokerSocketOption(WHAT),
   set: value({
     group: HOW,
     valueName: 'N',

@@ -1,5 +1,6 @@
 /** The options of `passel-fd-broker run`. */
-import { parseNamedFd } from '../fd-broker/fd-spec.ts';
+import { parseNamedFd, SPEC_FORMS } from '../fd-broker/fd-spec.ts';
+import { brokerSocketOption } from './broker-socket-option.ts';
 import { value, values } from './definition.ts';
 import { PROCESS_OPTIONS } from './process-options.ts';
 import { parsePath } from './values.ts';
@@ -10,10 +11,7 @@ export const FD_BROKER_RUN_OPTIONS = {
   fd: values({
     group: OPENING,
     valueName: 'NAME=SPEC',
-    help:
-      'Open this, and put its number for @NAME@ and {fd:NAME} in the arguments: file:PATH[,ro|rw|append|create], unix-listen:PATH, ' +
-      'unix-connect:PATH, passt:PATH, tcp-listen:ADDRESS:PORT, tcp-connect:ADDRESS:PORT, udp:ADDRESS:PORT[,to=ADDRESS:PORT], ' +
-      'tap:BRIDGE[,vnet], broker:NAME[,copy]',
+    help: `Open this, and put its number for @NAME@ and {fd:NAME} in the arguments: ${SPEC_FORMS} (an open descriptor)`,
     parse: parseNamedFd,
   }),
   monitor: value({
@@ -22,6 +20,7 @@ export const FD_BROKER_RUN_OPTIONS = {
     help: 'Listen here for QMP before the command, QEMU, starts, and append the options that give it the socket',
     parse: parsePath,
   }),
+  'broker-socket': brokerSocketOption(OPENING),
   help: PROCESS_OPTIONS.help,
   version: PROCESS_OPTIONS.version,
 } as const;

@@ -83,7 +83,7 @@ suite('passel-fd-broker qmp with a tap', () => {
   it('says why there is no tap', async () => {
     const denied = await qmp('hotplug-nic', 'net3', '--tap', 'br-jumbo');
     expect(denied).toMatchObject({ status: 1, stdout: '' });
-    expect(denied.stderr).toContain("--tap: 'br-jumbo' cannot be given to QEMU: access denied by acl file");
+    expect(denied.stderr).toContain("--tap: cannot open 'br-jumbo': access denied by acl file");
     expect(await ports()).toHaveLength(1);
   });
 });

@@ -124,7 +124,7 @@ suite('passel-fd-broker qmp', () => {
     for (const number of [10, 12, 14]) {
       const refused = await give(number);
       expect(refused).toMatchObject({ status: 1 });
-      expect(refused.stderr).toContain(`--fd: '${number}' cannot be given to QEMU: it was not open when this program`);
+      expect(refused.stderr).toContain(`--fd: cannot open '${number}': it was not open when this program`);
     }
     expect(await countFds()).toBe(before);
   });
@@ -238,7 +238,7 @@ suite('passel-fd-broker qmp', () => {
     expect(await human('info pci')).toMatch(/device {2}30, function 0:\s+Ethernet/);
     const gone = await run([...args, '--broker-socket', brokerSocket]);
     expect(gone.status).toBe(1);
-    expect(gone.stderr).toContain("--broker: 'net' cannot be given to QEMU");
+    expect(gone.stderr).toContain("--broker: cannot open 'net': user");
     broker.close();
     native.close(ours);
   });
@@ -297,10 +297,11 @@ suite('passel-fd-broker qmp', () => {
     [['getfd', 'x'], 'the descriptor is missing: expected --fd'],
     [['getfd', '--fd', '0'], 'NAME is missing: expected getfd NAME'],
     [['getfd', 'x', 'y', '--fd', '0'], "unexpected argument 'y'"],
-    [['getfd', 'x', '--fd', 'pipe:x'], "--fd: 'pipe:x' is not valid: expected N, file:PATH"],
-    [['getfd', 'x', '--fd', 'file:'], '--fd'],
-    [['getfd', 'x', '--fd', '99'], "--fd: '99' cannot be given to QEMU: EBADF"],
-    [['getfd', 'x', '--fd', 'file:/no/such'], "--fd: cannot open '/no/such': ENOENT"],
+    [['getfd', 'x', '--fd', 'pipe:x'], "--fd: 'pipe:x' is not valid: expected file:…"],
+    [['getfd', 'x', '--fd', 'file:'], 'expected file:PATH[,ro|rw|append|create]'],
+    [['getfd', 'x', '--fd', 'tcp-connect:localhost:1'], 'expected tcp-connect:ADDRESS:PORT, a numeric address'],
+    [['getfd', 'x', '--fd', '99'], "--fd: cannot open '99': EBADF"],
+    [['getfd', 'x', '--fd', 'file:/no/such'], "--fd: cannot open 'file:/no/such': ENOENT"],
     [['getfd', 'x', '--fd', '0', '--set', '1'], '--set needs add-fd or remove-fd'],
     [['query-fdsets', '--hmp'], '--hmp needs getfd or closefd'],
     [['query-fdsets', 'x'], "unexpected argument 'x'"],

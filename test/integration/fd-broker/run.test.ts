@@ -178,6 +178,45 @@ print(out.stdout == "%d %d\\n" % (tcp.getsockname()[1], udp.getsockname()[1]), o
     client.close();
   }, 60_000);
 
+  it('hands on what its caller opened under the number that it has, and refuses what was not open', () => {
+    const path = join(folder, 'given');
+    writeFileSync(path, 'given');
+    const redirections = `7<${path}`;
+    const read = python('import os; print(@g@, os.read(@g@, 99).decode())');
+    expect(run(['--fd', 'g=7', '--fd', 'n=file:/dev/null', ...read], { redirections }).stdout).toBe('7 given\n');
+    // Node's own descriptors have numbers such as these.
+    for (const fd of [10, 12, 14]) {
+      const { status, stderr } = run(['--fd', `g=${fd}`, ...read], { redirections });
+      expect({ status, stderr }).toEqual({
+        status: 1,
+        stderr: `passel-fd-broker: --fd g: cannot open '${fd}': it was not open when this program started\n`,
+      });
+    }
+  });
+
+  it('gives all descriptors of one name, with colons between', async () => {
+    const socket = join(folder, 'broker');
+    running.push(spawn(PROGRAM, ['serve', '--socket', socket, '--quiet'], { stdio: 'ignore' }));
+    await waitUntil('the broker', () => existsSync(socket), 20_000);
+    const client = connectBroker(loadNative(), socket);
+    await client.ask('put', { name: 'two' }, [0, 1]);
+    const { stdout } = run([
+      '--broker-socket',
+      socket,
+      '--fd',
+      'k=broker:two',
+      '--fd',
+      'f=file:/dev/null',
+      '--',
+      'echo',
+      '@k@',
+      '@f@',
+    ]);
+    // What is taken comes last, and needs a number that nobody had counted on.
+    expect(stdout).toMatch(/^(\d+):(?!\1)(\d+) (?!\1|\2)\d+\n$/);
+    client.close();
+  }, 60_000);
+
   it('warns of a name that nothing refers to, and does not open it', () => {
     const { status, stdout, stderr } = run(['--fd', `a=unix-listen:${folder}/socket`, '--', 'echo', 'x']);
     expect({ status, stdout }).toEqual({ status: 0, stdout: 'x\n' });
@@ -224,9 +263,9 @@ print(out.stdout == "%d %d\\n" % (tcp.getsockname()[1], udp.getsockname()[1]), o
         1,
         "'b=file:y' is not valid: expected a name that no other",
       ],
-      [['--fd', '1=file:x', '--', 'echo'], 1, "--fd: '1=file:x' is not valid: expected NAME=KIND:"],
-      [['--fd', 'a=other:x', '--', 'echo'], 1, 'expected one of file, unix-listen'],
-      [['--fd', 'a=tcp-listen:localhost:1', '--', 'echo'], 1, 'expected ADDRESS:PORT, a numeric address'],
+      [['--fd', '1=file:x', '--', 'echo'], 1, "--fd: '1=file:x' is not valid: expected NAME=SPEC"],
+      [['--fd', 'a=other:x', '--', 'echo'], 1, 'expected file:…, unix-listen:…'],
+      [['--fd', 'a=tcp-listen:localhost:1', '--', 'echo'], 1, 'expected tcp-listen:ADDRESS:PORT, a numeric address'],
     ];
     for (const [args, status, message] of cases) {
       const result = run(args);

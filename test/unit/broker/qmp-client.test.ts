@@ -173,11 +173,16 @@ describe('the form of a netdev', () => {
   const fd = { access: 'read-write', pathOnly: false } as const;
   it('follows from the descriptor', () => {
     const stream = { ...fd, kind: 'socket', family: 'unix', type: 'stream' } as const;
-    expect(chooseNetdev({ ...stream, listening: false }, 'x')).toEqual({ type: 'socket', fd: 'x' });
-    expect(() => chooseNetdev({ ...stream, listening: true }, 'x')).toThrow('this one listens');
-    expect(chooseNetdev({ ...stream, type: 'dgram' }, 'x')).toEqual({ type: 'dgram', local: { type: 'fd', str: 'x' } });
-    expect(() => chooseNetdev({ ...stream, type: 'seqpacket' }, 'x')).toThrow('this is a seqpacket socket');
-    expect(chooseNetdev({ ...fd, kind: 'tap' }, 'x')).toEqual({ type: 'tap', fd: 'x' });
-    expect(() => chooseNetdev({ ...fd, kind: 'fifo' }, 'x')).toThrow('this is a fifo');
+    expect(chooseNetdev({ ...stream, listening: false }, ['x'])).toEqual({ type: 'socket', fd: 'x' });
+    expect(() => chooseNetdev({ ...stream, listening: true }, ['x'])).toThrow('this one listens');
+    expect(chooseNetdev({ ...stream, type: 'dgram' }, ['x'])).toEqual({
+      type: 'dgram',
+      local: { type: 'fd', str: 'x' },
+    });
+    expect(() => chooseNetdev({ ...stream, type: 'seqpacket' }, ['x'])).toThrow('this is a seqpacket socket');
+    expect(chooseNetdev({ ...fd, kind: 'tap' }, ['x'])).toEqual({ type: 'tap', fd: 'x' });
+    expect(chooseNetdev({ ...fd, kind: 'tap' }, ['x', 'y'])).toEqual({ type: 'tap', fds: 'x:y' });
+    expect(() => chooseNetdev({ ...stream, listening: false }, ['x', 'y'])).toThrow('one for each queue of a tap');
+    expect(() => chooseNetdev({ ...fd, kind: 'fifo' }, ['x'])).toThrow('this is a fifo');
   });
 });
