@@ -1,8 +1,9 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { loadNative, nativePath } from '../../../src/sys/native.ts';
 import { CLONE_NEWNET, CLONE_NEWUSER, listEnvironment, startProgram } from '../../../src/sys/process.ts';
 import { IFF_NO_PI, IFF_TAP, IFF_VNET_HDR, isTap } from '../../../src/sys/tap.ts';
+import { needTun, requireOrSkip } from '../../support/netns/capabilities.ts';
 import { EINVAL } from './support.ts';
 
 const native = loadNative();
@@ -87,14 +88,11 @@ describe('taps', () => {
     native.close(fd);
     expect(isTap(native, fd)).toBe(false);
   });
+});
 
-  if (!existsSync('/dev/net/tun')) {
-    it('are not tested on this machine: it has no /dev/net/tun', () => {
-      expect(process.env['CI']).not.toBe('true');
-    });
-    return;
-  }
+const describeTaps = await requireOrSkip(needTun);
 
+describeTaps('taps that are opened', () => {
   it('are made, named, configured and carry frames', async () => {
     const out = await runInNamespace(`
       const fd = native.tunOpen('t%d', ${IFF_TAP | IFF_NO_PI});
