@@ -152,7 +152,8 @@ export async function startStack(
       const api = createControlApi(config, guests, listeners, log, splices, onForwardRemoved);
       // Loaded only where it is wanted: HTTP takes its time to load.
       const { openControlServer } = await import('./control/server.ts');
-      control = await openControlServer(controlFd, api, log);
+      const { createNetworkAnswerer } = await import('./control/routes.ts');
+      control = await openControlServer(controlFd, createNetworkAnswerer(api), log);
     }
     if (config.statsSeconds !== undefined) {
       const table = createEventStatistics();

@@ -19,7 +19,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   },
   ctl: {
     summary:
-      'look into a running stack and change its forwards: passel ctl -s SOCKET status|flows|forwards|forward ...',
+      'look into a running stack or reservation helper, change forwards: passel ctl -s SOCKET status|flows|forward ...',
     load: async () => (await import('./ctl/ctl-command.ts')).runCtlCommand,
   },
   doctor: {

@@ -8,6 +8,7 @@
 import { closeSync } from 'node:fs';
 import { EPOLL_ADD, type NativeAddon, type PollHandle } from '../sys/native-addon.ts';
 import { MAX_MESSAGE_FDS } from '../sys/scm.ts';
+import type { ClientRecord } from './activity.ts';
 import type { Answer } from './executor.ts';
 import {
   checkRequest,
@@ -60,7 +61,7 @@ const sender = new Int32Array(3);
 const NO_BYTES = new Uint8Array(0);
 
 export class Connection {
-  readonly peer: Peer;
+  readonly client: ClientRecord;
   private readonly host: ConnectionHost;
   private readonly fd: number;
   private state: State = 'features';
@@ -75,10 +76,10 @@ export class Connection {
   private writePoll: PollHandle | undefined;
 
   /** @param fd - a connected, non-blocking socket, which becomes the connection's */
-  constructor(host: ConnectionHost, fd: number, peer: Peer) {
+  constructor(host: ConnectionHost, fd: number, client: ClientRecord) {
     this.host = host;
     this.fd = fd;
-    this.peer = peer;
+    this.client = client;
   }
 
   /** A request is being carried out, also of a client that has left meanwhile, or its answer sent. Half a request is none. */

@@ -32,6 +32,9 @@ import { judgeOutcome, STATUS_CHECK_CONDITION, STATUS_GOOD } from './status.ts';
 /** Threads are cheap, and each stands for a device that has not answered yet. */
 const THREADS_MAX = 256;
 
+/** The note of an answer for a device that the rules do not let through. */
+export const NOTE_DENIED = 'denied by rule';
+
 /** Where an answer is, and what there is to tell about it. */
 export interface Answer {
   /** The header and `sizeBytes` of payload, from offset 0. */
@@ -153,7 +156,7 @@ export function createExecutor(options: ExecutorOptions): Executor {
         return;
       }
       if (rules !== undefined && !mayServe(rules, file)) {
-        refuse(SENSE_INVALID_OPERATION, file, 'denied by rule', done);
+        refuse(SENSE_INVALID_OPERATION, file, NOTE_DENIED, done);
         return;
       }
       if (multipath?.take(fd, file, request, replyOwn(request, file, done))) return;

@@ -9,12 +9,12 @@ import { createSystemError } from '../sys/errors.ts';
 import type { NativeAddon, PollHandle } from '../sys/native-addon.ts';
 import type { OpenFile, SgQueue } from '../sys/sg.ts';
 import { getPeerCredentials } from '../sys/unix-socket.ts';
+import { Activity } from './activity.ts';
 import { Connection, type ConnectionEnd, type ConnectionHost, type Peer } from './connection.ts';
 import { type AccessEntry, describeAccess } from './describe.ts';
 import type { DeviceRules } from './device-rules.ts';
 import { type Answer, createExecutor, type MultipathRoute } from './executor.ts';
 import { RESPONSE_HEADER_BYTES, RESPONSE_SENSE } from './helper-protocol.ts';
-import { STATUS_GOOD, STATUS_RESERVATION_CONFLICT } from './status.ts';
 
 const EAGAIN = -11;
 const ECONNABORTED = -103;
@@ -61,6 +61,8 @@ export interface PrHelperServer {
   /** Serves a connected stream socket, which becomes the server's. */
   attach(fd: number): void;
   status(): PrServerStatus;
+  /** The same in detail, for each client and device. */
+  readonly activity: Activity;
   /** Takes no more clients, ends those that wait for nothing, and resolves when the requests in the devices' hands are answered. */
   stop(): Promise<void>;
 }
@@ -75,18 +77,14 @@ export function createPrHelperServer(options: PrHelperServerOptions): PrHelperSe
   /** Closed by their clients while a device had their request. */
   const orphans = new Set<Connection>();
   const gate = createLogGate(WARN_INTERVAL_MS);
-  const counts = { connectionsTotal: 0, requests: 0, good: 0, conflicts: 0, failures: 0, refused: 0 };
+  const activity = new Activity();
+  /** Begun, answered or not. */
+  let requests = 0;
   let listenFd = -1;
   let listenPoll: PollHandle | undefined;
   let retry: NodeJS.Timeout | undefined;
   let stopped: (() => void) | undefined;
   let finishing = false;
-
-  const count = (answer: Answer): void => {
-    if (answer.status === STATUS_GOOD) counts.good++;
-    else if (answer.status === STATUS_RESERVATION_CONFLICT) counts.conflicts++;
-    else counts.failures++;
-  };
 
   const tell = (peer: Peer, request: Uint8Array, answer: Answer): void => {
     if (onAccess === undefined) return;
@@ -110,20 +108,22 @@ export function createPrHelperServer(options: PrHelperServerOptions): PrHelperSe
   const host: ConnectionHost = {
     native,
     execute(connection, deviceFd, request, done) {
-      counts.requests++;
+      requests++;
+      activity.begin(connection.client, deviceFd, request);
       executor.execute(deviceFd, request, (answer) => {
-        count(answer);
-        tell(connection.peer, request, answer);
+        activity.finish(connection.client, request, answer);
+        tell(connection.client.peer, request, answer);
         done(answer);
       });
     },
     onEnd(connection, end) {
       connections.delete(connection);
       if (connection.isBusy) orphans.add(connection);
-      const { pid, uid } = connection.peer;
-      if (ORDERLY.has(end)) log.debug(`client ${pid} (uid ${uid}): ${end}`);
+      const { pid, uid } = connection.client.peer;
+      const isOrderly = ORDERLY.has(end);
+      activity.disconnect(connection.client, !isOrderly);
+      if (isOrderly) log.debug(`client ${pid} (uid ${uid}): ${end}`);
       else {
-        counts.refused++;
         warnGated(log, gate, performance.now(), `closing the connection of process ${pid} (uid ${uid}): ${end}`);
       }
       finishIfDone();
@@ -143,9 +143,8 @@ export function createPrHelperServer(options: PrHelperServerOptions): PrHelperSe
       native.close(fd);
       return;
     }
-    const connection = new Connection(host, fd, peer);
+    const connection = new Connection(host, fd, activity.connect(peer));
     connections.add(connection);
-    counts.connectionsTotal++;
     connection.start();
   };
 
@@ -187,7 +186,22 @@ export function createPrHelperServer(options: PrHelperServerOptions): PrHelperSe
       watchListener();
     },
     attach,
-    status: () => ({ connections: connections.size, inFlight: executor.pending, ...counts }),
+    activity,
+    status() {
+      const { good, conflicts, failures } = activity.total;
+      const { clientsTotal: connectionsTotal, refused } = activity;
+      const { size } = connections;
+      return {
+        connections: size,
+        connectionsTotal,
+        requests,
+        inFlight: executor.pending,
+        good,
+        conflicts,
+        failures,
+        refused,
+      };
+    },
     stop() {
       unwatchListener();
       if (listenFd >= 0) native.close(listenFd);

@@ -106,6 +106,19 @@ describe('passel-pr-helper(8)', () => {
   it('has a paragraph for every option, with its forms and value, and for nothing else', () => {
     expect(listOptionTags('passel-pr-helper.8').sort()).toEqual(listTags(PR_HELPER_OPTIONS).sort());
   });
+  it('names every request of the control socket and every field of its answers', () => {
+    const page = toPlainText(readFileSync(join(root, 'man/passel-pr-helper.8'), 'utf8'));
+    const section = page.slice(page.indexOf('.SH STATUS'), page.indexOf('.SH PRIVILEGES'));
+    const routes = readFileSync(join(root, 'src/cli/pr-helper/control-routes.ts'), 'utf8');
+    const requests = [...routes.matchAll(/^ \* +GET (\/v1\/\w+)/gm)];
+    expect(requests.length).toBe(4);
+    for (const [, path] of requests) expect(section).toContain(`GET ${path}`);
+    const view = readFileSync(join(root, 'src/cli/pr-helper/control-view.ts'), 'utf8');
+    const shapes = view.slice(view.indexOf('export interface TallyView'), view.indexOf('const seconds'));
+    const fields = [...shapes.matchAll(/^ +readonly (\w+):/gm)].map((match) => match[1]!);
+    expect(fields.length).toBeGreaterThan(30);
+    for (const field of fields) expect(section).toMatch(new RegExp(`\\b${field}\\b`));
+  });
   it('names every field of the access log', () => {
     const page = toPlainText(readFileSync(join(root, 'man/passel-pr-helper.8'), 'utf8'));
     const source = readFileSync(join(root, 'src/scsi/describe.ts'), 'utf8');

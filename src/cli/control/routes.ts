@@ -11,9 +11,9 @@
  *
  * What is not known is refused, so that nobody believes that it had an effect.
  */
-import { type ErrorCode, PasselError } from '../../base/errors.ts';
 import type { ForwardProto } from '../../forward/port-spec.ts';
 import type { ForwardRules } from './forward-rules.ts';
+import { type Answer, type AnswerRequest, checkNames, createAnswerer, type Routes, refuse } from './requests.ts';
 import { countPositions, type ViewOptions, viewFlows, viewForward, viewStatus } from './view.ts';
 import { type SplicePage, type SpliceViewOptions, viewSplices } from './view-splices.ts';
 
@@ -24,34 +24,12 @@ export interface ControlApi {
   readonly splices: SpliceViewOptions | undefined;
 }
 
-/** An answer: JSON and its HTTP status. */
-export interface Answer {
-  readonly status: number;
-  readonly body: unknown;
-  /** Methods that the path has, for a 405. */
-  readonly allow?: string;
-}
-
 const FLOWS_LIMIT_DEFAULT = 100;
 const FLOWS_LIMIT_MAX = 1000;
 /** No address, range and target need more. */
 const SPEC_MAX_LENGTH = 4096;
 
-const STATUS_OF_CODE: Partial<Record<ErrorCode, number>> = {
-  PASSEL_E_CONTROL_REQUEST: 400,
-  PASSEL_E_PORT_SPEC: 400,
-  PASSEL_E_OPTION_VALUE: 400,
-  PASSEL_E_CONTROL_PATH: 404,
-  PASSEL_E_FORWARD_UNKNOWN: 404,
-  PASSEL_E_CONTROL_METHOD: 405,
-  PASSEL_E_OPTION_CONFLICT: 409,
-  PASSEL_E_PORT_BIND: 409,
-  PASSEL_E_CONTROL_SIZE: 413,
-};
-
-type Handler = (api: ControlApi, query: URLSearchParams, body: string, id: number) => Answer | Promise<Answer>;
-
-const ROUTES: Readonly<Record<string, Readonly<Record<string, Handler>>>> = {
+const ROUTES: Routes<ControlApi> = {
   '/v1/status': { GET: getStatus },
   '/v1/flows': { GET: getFlows },
   '/v1/splices': { GET: getSplices },
@@ -59,35 +37,9 @@ const ROUTES: Readonly<Record<string, Readonly<Record<string, Handler>>>> = {
   '/v1/forwards/ID': { DELETE: removeById },
 };
 
-/** Answers one request. Never rejects: what goes wrong is an answer too. */
-export async function answerRequest(api: ControlApi, method: string, target: string, body: string): Promise<Answer> {
-  try {
-    const { path, query } = parseTarget(target);
-    const numbered = /^\/v1\/forwards\/(\d{1,15})$/.exec(path);
-    const route = ROUTES[numbered === null ? path : '/v1/forwards/ID'];
-    if (route === undefined || path.endsWith('/ID')) throw new PasselError('PASSEL_E_CONTROL_PATH', { value: path });
-    const handler = Object.hasOwn(route, method) ? route[method] : undefined;
-    if (handler === undefined) {
-      const expected = Object.keys(route).join(', ');
-      const error = new PasselError('PASSEL_E_CONTROL_METHOD', { value: method, path, expected });
-      return { ...answerError(error), allow: expected };
-    }
-    if (method !== 'POST' && body !== '') refuse(`${method} takes no body`);
-    return await handler(api, query, body, Number(numbered?.[1]));
-  } catch (error) {
-    return answerError(error);
-  }
-}
-
-/** The answer to something that went wrong. */
-export function answerError(error: unknown): Answer {
-  const known =
-    error instanceof PasselError
-      ? error
-      : new PasselError('PASSEL_E_INTERNAL', { reason: error instanceof Error ? error.message : String(error) });
-  const { code, message, hint } = known;
-  const status = STATUS_OF_CODE[code as ErrorCode] ?? 500;
-  return { status, body: { error: { code, message, ...(hint === undefined ? {} : { hint }) } } };
+/** How a network stack answers. */
+export function createNetworkAnswerer(api: ControlApi): AnswerRequest {
+  return createAnswerer(api, ROUTES);
 }
 
 function getStatus({ view }: ControlApi, query: URLSearchParams): Answer {
@@ -139,26 +91,6 @@ async function removeBySpec({ forwards }: ControlApi, query: URLSearchParams): P
   checkNames('parameter', query.keys(), ['proto', 'spec']);
   const removed = await forwards.removeBySpec(checkProto(query.get('proto')), checkSpec(query.get('spec')));
   return { status: 200, body: { forwards: removed.map(viewForward) } };
-}
-
-function refuse(reason: string): never {
-  throw new PasselError('PASSEL_E_CONTROL_REQUEST', { reason });
-}
-
-function parseTarget(target: string): { path: string; query: URLSearchParams } {
-  const mark = target.indexOf('?');
-  const path = mark < 0 ? target : target.slice(0, mark);
-  return { path, query: new URLSearchParams(mark < 0 ? '' : target.slice(mark + 1)) };
-}
-
-function checkNames(what: string, names: Iterable<string>, known: readonly string[]): void {
-  const seen = new Set<string>();
-  for (const name of names) {
-    const expected = known.length === 0 ? 'none' : known.join(', ');
-    if (!known.includes(name)) refuse(`unknown ${what} '${name}': expected ${expected}`);
-    if (seen.has(name)) refuse(`${what} '${name}' is given twice`);
-    seen.add(name);
-  }
 }
 
 function readNumber(query: URLSearchParams, name: string, min: number, max: number): number | undefined {

@@ -1,13 +1,13 @@
 /**
  * The control socket: HTTP and JSON on a unix socket that only its owner may connect to.
  *
- * It shares the data path's thread, so all that a client can cause is bounded: connections, sizes of requests and answers, and the time
+ * It shares its process's only thread, so all that a client can cause is bounded: connections, sizes of requests and answers, and the time
  * that either may take. An answer is made in one go and waits in memory for a client that is slow to take it.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { PasselError } from '../../base/errors.ts';
 import type { Logger } from '../../base/logger.ts';
-import { type Answer, answerError, answerRequest, type ControlApi } from './routes.ts';
+import { type Answer, type AnswerRequest, answerError } from './requests.ts';
 
 const BODY_MAX_BYTES = 16 * 1024;
 const HEADERS_MAX_BYTES = 8 * 1024;
@@ -26,7 +26,7 @@ export interface ControlServer {
  * @param fd - becomes the server's
  * @returns once requests are taken
  */
-export async function openControlServer(fd: number, api: ControlApi, log: Logger): Promise<ControlServer> {
+export async function openControlServer(fd: number, answer: AnswerRequest, log: Logger): Promise<ControlServer> {
   const server = createServer(
     {
       maxHeaderSize: HEADERS_MAX_BYTES,
@@ -34,7 +34,7 @@ export async function openControlServer(fd: number, api: ControlApi, log: Logger
       requestTimeout: REQUEST_TIMEOUT_MS,
       keepAliveTimeout: IDLE_TIMEOUT_MS,
     },
-    (request, response) => void serve(request, response, api),
+    (request, response) => void serve(request, response, answer),
   );
   server.maxConnections = CONNECTIONS_MAX;
   server.timeout = IDLE_TIMEOUT_MS;
@@ -61,7 +61,7 @@ export async function openControlServer(fd: number, api: ControlApi, log: Logger
   };
 }
 
-async function serve(request: IncomingMessage, response: ServerResponse, api: ControlApi): Promise<void> {
+async function serve(request: IncomingMessage, response: ServerResponse, answer: AnswerRequest): Promise<void> {
   const { method = '', url = '' } = request;
   try {
     const body = await readBody(request);
@@ -69,7 +69,7 @@ async function serve(request: IncomingMessage, response: ServerResponse, api: Co
       send(response, answerError(new PasselError('PASSEL_E_CONTROL_SIZE', { value: BODY_MAX_BYTES })));
       return;
     }
-    send(response, await answerRequest(api, method, url, body));
+    send(response, await answer(method, url, body));
   } catch {
     // The client went away in the middle of its request.
     response.destroy();

@@ -71,9 +71,9 @@ function exchange(
 }
 
 const HINTS: Readonly<Record<string, string>> = {
-  ENOENT: 'start the stack with --conf-path PATH, and name the same path here',
-  ECONNREFUSED: 'the stack that made this socket has ended',
-  EACCES: 'only the user who started the stack may use its control socket',
+  ENOENT: 'start the stack or helper with --conf-path PATH, and name the same path here',
+  ECONNREFUSED: 'what made this socket has ended',
+  EACCES: 'only the user who started it, and root, may use its control socket',
 };
 
 function cannotConnect(path: string, error: Error): PasselError {

@@ -1,6 +1,6 @@
 /**
- * `passel ctl`: looks into a running stack and changes its forwards, through the control socket (`--conf-path`). Tables for people, the
- * stack's own JSON for programs. Exit status: 0 done, 1 refused or not understood, 2 nobody answers.
+ * `passel ctl`: looks into a running stack and changes its forwards, or into a reservation helper, through the control socket
+ * (`--conf-path`). Tables for people, the JSON of whoever answers for programs. Exit status: 0 done, 1 refused or not understood, 2 nobody answers.
  */
 import { PasselError } from '../../base/errors.ts';
 import type { FlowPage, FlowView, ForwardView, StatusView } from '../control/view.ts';
@@ -8,23 +8,32 @@ import type { SplicePage } from '../control/view-splices.ts';
 import { CTL_OPTIONS, type CtlOptionTable } from '../options/ctl-options.ts';
 import type { GivenOptions } from '../options/definition.ts';
 import { scanOptions } from '../options/scan.ts';
+import type { ClientView, PrStatusView, RequestView, ReservationsView } from '../pr-helper/control-view.ts';
 import { type AskStack, createClient } from './client.ts';
+import { formatClients, formatPrStatus, formatRequests, formatReservations } from './pr-tables.ts';
 import { formatFlows, formatForwards, formatSplices, formatStatus } from './tables.ts';
 
 const COMMANDS = `
 Commands:
-  status                      the stack, its guest, its counters
+  status                      the stack, its guest, its counters; or the reservation helper and its counters
   flows                       connections and other flows
   splices                     loopback connections of a namespace that go past the stack
   forwards                    ports of this host that lead to the guest
   forward add PROTO SPEC      forward more: PROTO tcp or udp, SPEC as for -t and -u
   forward delete ID           close a forward, by its number...
   forward delete PROTO SPEC   ...or by what it was made of
+of a reservation helper:
+  clients                     who is connected, and how that went
+  requests                    requests that devices have not answered
+  reservations                devices: what was asked for, conflicts, the last change
 `;
 
-const EXPECTED = 'status, flows, splices, forwards, forward add PROTO SPEC, or forward delete ID or PROTO SPEC';
+const EXPECTED =
+  'status, flows, splices, forwards, forward add PROTO SPEC, forward delete ID or PROTO SPEC, clients, requests or reservations';
 /** What the control socket gives in one page at most. */
 const PAGE_MAX = 1000;
+
+type Listed<Name extends string, Row> = { readonly [K in Name]: readonly Row[] } & { readonly total: number };
 
 interface Forwards {
   readonly forwards: readonly ForwardView[];
@@ -59,7 +68,26 @@ function chooseCommand(given: GivenOptions<CtlOptionTable>): (ask: AskStack) => 
   }
   switch (named) {
     case 'status':
-      return async (ask) => show((await ask('GET', '/v1/status')) as StatusView, formatStatus);
+      return async (ask) =>
+        show((await ask('GET', '/v1/status')) as StatusView | PrStatusView, (status) =>
+          'program' in status ? formatPrStatus(status) : formatStatus(status),
+        );
+    case 'clients':
+      return async (ask) =>
+        show((await ask('GET', '/v1/clients')) as Listed<'clients', ClientView>, ({ clients, total }) =>
+          formatClients(clients, total),
+        );
+    case 'requests':
+      return async (ask) =>
+        show((await ask('GET', '/v1/requests')) as Listed<'requests', RequestView>, ({ requests, total }) =>
+          formatRequests(requests, total),
+        );
+    case 'reservations':
+      return async (ask) =>
+        show(
+          (await ask('GET', '/v1/reservations')) as Listed<'reservations', ReservationsView>,
+          ({ reservations, total }) => formatReservations(reservations, total),
+        );
     case 'flows':
       return async (ask) => {
         const page = await askForFlows(ask, given.last('proto'), given.last('limit') ?? Number.POSITIVE_INFINITY);

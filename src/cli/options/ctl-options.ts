@@ -10,10 +10,10 @@ export const CTL_OPTIONS = {
     group: OPTIONS,
     valueName: 'PATH',
     defaultText: 'PASSEL_CTL_SOCKET of the environment',
-    help: "Control socket: what --conf-path of the stack's command line names",
+    help: "Control socket: what --conf-path of the stack's or helper's command line names",
     parse: parsePath,
   }),
-  json: flag({ short: 'j', group: OPTIONS, help: 'Print what the stack answers, as JSON' }),
+  json: flag({ short: 'j', group: OPTIONS, help: 'Print what it answers, as JSON' }),
   proto: value({
     short: 'p',
     group: OPTIONS,

@@ -76,6 +76,13 @@ export const PR_HELPER_OPTIONS = {
     help: 'Group of the socket, name or number',
     parse: parseText,
   }),
+  'conf-path': value({
+    isExtension: true,
+    group: SOCKET,
+    valueName: 'PATH',
+    help: "Unix socket to ask what the helper does, by 'passel ctl' or HTTP",
+    parse: parsePath,
+  }),
   user: value({
     short: 'u',
     group: PROCESS,

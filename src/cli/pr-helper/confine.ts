@@ -16,29 +16,33 @@ import { unlinkIfThere } from '../pid-file.ts';
 export interface Confinement {
   /** After privileges were dropped. @throws PasselError PASSEL_E_SANDBOX */
   enter(work: DeviceWork): void;
-  /** Removes the socket, inside as outside; says so when it cannot. */
-  removeSocket(): void;
+  /** Removes the sockets, inside as outside; says so when it cannot. */
+  removeSockets(): void;
 }
 
 const ENOENT = -2;
 
-/** Opens what is needed for both. @param socketPath - undefined: a socket of somebody else's */
+/** Opens what is needed for both. @param socketPaths - those that are ours to remove */
 export async function prepareConfinement(
   native: NativeAddon,
-  socketPath: string | undefined,
+  socketPaths: readonly string[],
   log: Logger,
 ): Promise<Confinement> {
   // Node would start its debugger on this signal, for whoever may send it.
   process.on('SIGUSR1', () => {});
   await startThreadPool();
-  const sealed: SealedFile | undefined = socketPath === undefined ? undefined : sealFile(native, 0, socketPath);
+  const sealed = new Map<string, SealedFile>();
+  for (const [slot, path] of socketPaths.entries()) {
+    const file = sealFile(native, slot, path);
+    if (file !== undefined) sealed.set(path, file);
+  }
   const codeRange = findCodeRange(readFileSync('/proc/self/maps', 'latin1'));
   const ring = holdsIoUring();
   return {
     enter(devices) {
       try {
         native.setDumpable(0);
-        const removable = sealed === undefined ? [] : [sealed];
+        const removable = [...sealed.values()];
         const filtered = !ring && filterSystemCalls(native, { removable, codeRange, mayListen: false, devices });
         if (ring) log.warn('Node holds an io_uring, which no filter confines: running without');
         else if (!filtered) log.warn('no filter of system calls for this kernel or processor: running without');
@@ -50,15 +54,17 @@ export async function prepareConfinement(
         );
       }
     },
-    removeSocket() {
-      if (socketPath === undefined) return;
-      if (sealed === undefined) {
-        unlinkIfThere(socketPath);
-        return;
-      }
-      const status = sealed.remove();
-      if (status < 0 && status !== ENOENT) {
-        log.warn(`the socket stays behind: ${createSystemError('unlink', status, socketPath).message}`);
+    removeSockets() {
+      for (const path of socketPaths) {
+        const file = sealed.get(path);
+        if (file === undefined) {
+          unlinkIfThere(path);
+          continue;
+        }
+        const status = file.remove();
+        if (status < 0 && status !== ENOENT) {
+          log.warn(`the socket stays behind: ${createSystemError('unlink', status, path).message}`);
+        }
       }
     },
   };

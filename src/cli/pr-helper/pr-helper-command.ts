@@ -2,6 +2,7 @@
  * The passel-pr-helper command. The order is C's: parse, listen, go to the background, PID file, drop privileges, serve. The process that
  * was started is the one that serves (unless --daemon), keeps what it inherited open, and has its socket before anything slow.
  */
+import { resolve } from 'node:path';
 import { PasselError, reasonOf } from '../../base/errors.ts';
 import type { LogLevel } from '../../base/logger.ts';
 import { type AccessEntry, formatAccess } from '../../scsi/describe.ts';
@@ -9,7 +10,9 @@ import { createAnswerQueue } from '../../scsi/executor.ts';
 import { createMultipathRoute } from '../../scsi/multipath/route.ts';
 import { createPrHelperServer, type PrHelperServer, REQUEST_TIMEOUT_DEFAULT_MS } from '../../scsi/server.ts';
 import { loadNative, type NativeAddon } from '../../sys/native.ts';
+import { describeFile, type OpenFile } from '../../sys/sg.ts';
 import { FIRST_ACTIVATED_FD, takeActivatedCount } from '../../sys/systemd-activation.ts';
+import type { ControlServer } from '../control/server.ts';
 import { launchDaemon, prepareReadiness, takeDaemonMark } from '../daemonise.ts';
 import { restartWithoutIoUring } from '../io-uring.ts';
 import { type ClosableLogger, openLogger } from '../logging.ts';
@@ -22,10 +25,11 @@ import { writeStderr } from '../stderr.ts';
 import { VERSION } from '../version.ts';
 import { openAccessLog } from './access-log.ts';
 import { prepareConfinement } from './confine.ts';
+import type { PrViewSource } from './control-view.ts';
 import { createPathFinder } from './device-paths.ts';
 import { dropPrivileges, type Identity, resolveGroup, resolveUser } from './identity.ts';
 import { writeLockedPidFile } from './pid-file.ts';
-import { openSocket, useActivatedSocket } from './socket.ts';
+import { openControlSocket, openSocket, useActivatedSocket } from './socket.ts';
 
 export const PR_HELPER_PROGRAM = 'passel-pr-helper';
 
@@ -115,22 +119,31 @@ async function serve(given: Given, identity: Identity, activated: number, isDaem
     process.exit(1);
   });
   const path = activated > 0 ? undefined : (given.last('socket') ?? SOCKET_DEFAULT);
+  const givenPath = given.last('conf-path');
+  // The working directory may become another.
+  const controlPath = givenPath === undefined ? undefined : resolve(givenPath);
+  const startMs = performance.now();
   const fd = path === undefined ? useActivatedSocket(native, activated) : await listenAt(native, path, given);
+  const socketPaths = path === undefined ? [] : [path];
   let server: PrHelperServer;
+  let control: ControlServer | undefined;
   let remove = (): void => {
-    if (path !== undefined) unlinkIfThere(path);
+    for (const each of socketPaths) unlinkIfThere(each);
   };
   try {
+    const controlFd = controlPath === undefined ? undefined : await openControlSocket(native, controlPath);
+    if (controlPath !== undefined) socketPaths.push(controlPath);
     const readiness = isDaemon ? prepareReadiness() : undefined;
     const pidPath = given.last('pidfile') ?? (given.has('daemon') ? PID_FILE_DEFAULT : undefined);
     if (pidPath !== undefined) writeLockedPidFile(native, pidPath, given.typed('pidfile'));
     const onAccess = chooseAccessLog(given, logger);
-    const confinement = await prepareConfinement(native, path, logger);
-    remove = confinement.removeSocket;
+    const confinement = await prepareConfinement(native, socketPaths, logger);
+    remove = confinement.removeSockets;
     dropPrivileges(native, identity);
     const requestTimeoutMs = (given.last('request-timeout') ?? REQUEST_TIMEOUT_DEFAULT_MS / 1000) * 1000;
     const policy = given.last('multipath') ?? 'fan-out';
     const queue = createAnswerQueue(native);
+    const findPath = createPathFinder();
     server = createPrHelperServer({
       native,
       log: logger,
@@ -141,9 +154,16 @@ async function serve(given: Given, identity: Identity, activated: number, isDaem
         allow: given.all('allow-device').map(({ parsed }) => parsed),
         deny: given.all('deny-device').map(({ parsed }) => parsed),
       },
-      ...(onAccess === undefined ? {} : { onAccess, findPath: createPathFinder() }),
+      findPath,
+      ...(onAccess === undefined ? {} : { onAccess }),
     });
     server.listen(fd);
+    if (controlFd !== undefined) {
+      const describe = (deviceFd: number): OpenFile | undefined => describeOpenFile(native, deviceFd);
+      const { activity } = server;
+      const source = { activity, socketPath: path, requestTimeoutMs, findPath, describe, startMs };
+      control = await openControl(controlFd, source, logger);
+    }
     if (given.has('no-sandbox')) {
       logger.warn('--no-sandbox: whoever takes over this process can do all that its user can; for debugging only');
     } else confinement.enter({ mayOpenForWriting: policy === 'fan-out' });
@@ -155,8 +175,24 @@ async function serve(given: Given, identity: Identity, activated: number, isDaem
   }
   logger.info(`${await end}: ending when the requests in flight are answered`);
   await server.stop();
+  control?.close();
   remove();
   return 0;
+}
+
+/** Loaded only where it is wanted: HTTP takes its time to load. */
+async function openControl(fd: number, source: PrViewSource, log: ClosableLogger): Promise<ControlServer> {
+  const { openControlServer } = await import('../control/server.ts');
+  const { createPrAnswerer } = await import('./control-routes.ts');
+  return openControlServer(fd, createPrAnswerer(source), log);
+}
+
+function describeOpenFile(native: NativeAddon, fd: number): OpenFile | undefined {
+  try {
+    return describeFile(native, fd);
+  } catch {
+    return undefined;
+  }
 }
 
 function listenAt(native: NativeAddon, path: string, given: Given): Promise<number> {

@@ -15,6 +15,8 @@ const SO_DOMAIN = 39;
 const SOCK_STREAM = 1;
 const AF_UNIX = 1;
 const MODE_OWNER = 0o700;
+const CONTROL_OPTION = '--conf-path';
+const MODE_OWNER_CONTROL = 0o600;
 
 export interface SocketRequest {
   readonly path: string;
@@ -44,6 +46,20 @@ export async function openSocket(native: NativeAddon, { path, mode, gid }: Socke
     }
     const reason = reasonOf(error);
     throw new PasselError('PASSEL_E_SOCKET_PATH', { option: '--socket', value: path, reason }, { cause: error });
+  }
+}
+
+/**
+ * The control socket: its owner, and root, may ask.
+ * @throws PasselError
+ */
+export async function openControlSocket(native: NativeAddon, path: string): Promise<number> {
+  await claimSocketPath(path, CONTROL_OPTION);
+  try {
+    return listenUnix(native, path, { mode: MODE_OWNER_CONTROL });
+  } catch (error) {
+    const reason = reasonOf(error);
+    throw new PasselError('PASSEL_E_SOCKET_PATH', { option: CONTROL_OPTION, value: path, reason }, { cause: error });
   }
 }
 

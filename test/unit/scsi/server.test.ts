@@ -5,6 +5,7 @@ import { createParameterList } from '../../../src/scsi/parameter-data.ts';
 import { createReserveIn, createReserveOut } from '../../../src/scsi/persistent-reserve.ts';
 import { parseSense } from '../../../src/scsi/sense.ts';
 import type { PrHelperServerOptions } from '../../../src/scsi/server.ts';
+import { describeFile } from '../../../src/sys/sg.ts';
 import { native, type Rig, receive, receiveExactly, send, startServer, withFile } from './support.ts';
 
 const rigs: Rig[] = [];
@@ -368,6 +369,26 @@ describe('rules and records', () => {
       sense: 'aborted command: I/O process terminated (b/00/06)',
       bytes: 0,
       note: 'errno 25',
+    });
+  });
+
+  it('shows what a device has, its descriptor open, until it is answered', async () => {
+    const { route, release, waiting } = holdingRoute();
+    const rig = start({ multipath: route });
+    const client = await rig.connect();
+    await withFile('/dev/null', 'r+', async (device) => {
+      const asked = client.reserveOut(device, 0, 0, LIST);
+      await until(() => waiting() === 1);
+      const [record] = rig.server.activity.clients;
+      expect(record!.peer.pid).toBe(process.pid);
+      expect(Buffer.from(record!.request!).subarray(0, 16)).toEqual(Buffer.from(REGISTER));
+      expect(describeFile(native, record!.deviceFd)).toMatchObject({ kind: 'character', major: 1, minor: 3 });
+      release();
+      expect(record!.deviceFd).toBe(-1);
+      await asked;
+      client.close();
+      await until(() => rig.server.activity.clients.size === 0);
+      expect(rig.server.status()).toMatchObject({ requests: 1, good: 1, connections: 0 });
     });
   });
 });
