@@ -3,7 +3,8 @@
  *
  * A request for any address is answered, except for the guest's own ones: the leased address and the one it was last seen to use.
  * A probe, whose sender address is 0, asks whether an address is free (RFC 5227 §2.1.1); only the gateway's is not, so that a
- * guest can take a static address of its choice. An announcement (sender = target) wants no answer. Requests, replies and
+ * guest can take a static address of its choice. Where guests share a link, each answers for its own addresses, and only the rest
+ * is behind our MAC. An announcement (sender = target) wants no answer. Requests, replies and
  * announcements all tell which address the guest uses, and forwards follow that.
  *
  * One request is no guest's: from nobody for address 0, by which qrap(1) finds out whether a passt is here. It is answered with IPv4
@@ -36,12 +37,18 @@ import {
 import { IPV4_MAPPED_WORD } from '../wire/ipv4.ts';
 import { WIRE_TRUNCATED } from '../wire/status.ts';
 import type { StackContext } from './context.ts';
+import { isNeighbours } from './on-link.ts';
 import { commitPadded } from './output.ts';
 import type { PacketMeta } from './packet-meta.ts';
+
+/** Of a v4-mapped address, before the IPv4 address begins. */
+const IPV4_MAPPED_BITS = 96;
 
 export class ArpModule {
   private readonly ctx: StackContext;
   private readonly sender = Uint32Array.of(0, 0, IPV4_MAPPED_WORD, 0);
+  private readonly target = Uint32Array.of(0, 0, IPV4_MAPPED_WORD, 0);
+  private readonly network = Uint32Array.of(0, 0, IPV4_MAPPED_WORD, 0);
 
   constructor(ctx: StackContext) {
     this.ctx = ctx;
@@ -75,6 +82,10 @@ export class ArpModule {
     if (targetAddress !== ipv4.gateway) {
       if (senderAddress === 0) return;
       if (targetAddress === ipv4.guestAddress || targetAddress === guest.ipv4[3]) return;
+      const { network, target } = this;
+      target[3] = targetAddress;
+      network[3] = ipv4.guestAddress;
+      if (isNeighbours(target, network, IPV4_MAPPED_BITS + ipv4.prefixLength, config.ownAddresses)) return;
     }
     this.reply(at, senderAddress, targetAddress, meta);
   }

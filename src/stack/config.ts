@@ -13,6 +13,11 @@ export interface StackConfig {
 
   readonly ipv4: Ipv4Config | undefined;
   readonly ipv6: Ipv6Config | undefined;
+  /**
+   * The guest has others on its link, which answer for themselves: of its own network and of link-local addresses, only these and
+   * the router's are behind our MAC. Left out: all are, but the guest's own.
+   */
+  readonly ownAddresses?: readonly Uint32Array[];
 
   readonly searchDomains: readonly string[];
   /** DHCP option 12; empty: none. */

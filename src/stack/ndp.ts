@@ -58,6 +58,7 @@ import {
 import type { Ipv6Config } from './config.ts';
 import type { StackContext } from './context.ts';
 import { keepIfGood } from './keep-if-good.ts';
+import { isNeighbours } from './on-link.ts';
 import { closeIpPacketTo, openIpPacket } from './output.ts';
 import type { PacketMeta } from './packet-meta.ts';
 
@@ -216,6 +217,7 @@ export class NdpModule {
       if (isSameIp(target, ipv6.guestAddress) || isSameIp(target, guest.ipv6) || isSameIp(target, guest.linkLocal))
         return;
       if (isSameIp(target, meta.source)) return;
+      if (isNeighbours(target, ipv6.guestAddress, ipv6.prefixLength, ctx.config.ownAddresses)) return;
     }
     if (isProbe) {
       this.announce(NDP_NA_ROUTER | NDP_NA_OVERRIDE, ALL_NODES, MAC_IPV6_MULTICAST_HI, ALL_NODES[3]!, ipv6);

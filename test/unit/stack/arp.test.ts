@@ -10,6 +10,7 @@ import {
   OUR_MAC,
   u16,
   u32,
+  words,
 } from './config-harness.ts';
 
 function arp(operation: number, senderIp: string, targetIp: string, targetMac = '00:00:00:00:00:00'): Buffer {
@@ -108,5 +109,17 @@ describe('ARP', () => {
     expect(harness.counters.droppedNoRoom).toBe(1);
     harness.link.limitRoom(64);
     expect(ask(harness, '192.0.2.2', '192.0.2.1')).toBe('192.0.2.1');
+  });
+
+  it('leaves the addresses of other guests on the link to them, and answers for ours and for all beyond it', () => {
+    const own = [words('0000:0000:0000:0000:0000:ffff:c000:0203')];
+    const harness = createHarness({ ownAddresses: own });
+    for (const ours of ['192.0.2.1', '192.0.2.3', '198.51.100.1']) expect(ask(harness, '192.0.2.2', ours)).toBe(ours);
+    for (const theirs of ['192.0.2.4', '192.0.2.77', '192.0.2.255']) {
+      expect(ask(harness, '192.0.2.2', theirs)).toBeUndefined();
+    }
+    expect(ask(createHarness({ ownAddresses: own, ipv4: { prefixLength: 30 } }), '192.0.2.2', '192.0.2.4')).toBe(
+      '192.0.2.4',
+    );
   });
 });

@@ -245,6 +245,15 @@ describe('neighbour solicitations', () => {
     }
   });
 
+  it('are left to other guests on the link, but for what is ours and what is beyond it', () => {
+    const dns = '2001:0db8:0000:0001:0000:0000:0000:0053';
+    const harness = createHarness({ ownAddresses: [words(dns)] });
+    const far = '2606:4700:4700:0000:0000:0000:0000:1111';
+    for (const ours of [OUR_LL, GATEWAY, dns, far]) expect(ask(harness, GUEST_LL, ours)).toEqual(expect.anything());
+    const theirLinkLocal = 'fe80:0000:0000:0000:5054:00ff:fe00:0002';
+    for (const theirs of [OTHER, theirLinkLocal]) expect(ask(harness, GUEST_LL, theirs)).toBeUndefined();
+  });
+
   it('teach which addresses the guest uses', () => {
     const harness = createHarness();
     ask(harness, GUEST_LL, GATEWAY);
