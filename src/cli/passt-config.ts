@@ -8,6 +8,7 @@ import type { HostFacts } from '../sys/host-facts.ts';
 import { buildForwards, buildNetworkConfig, checkNetworkOptions, type NetworkConfig } from './network-config.ts';
 import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import type { PasstOptionTable } from './options/passt-options.ts';
+import { applyUserNet } from './user-net/user-net-config.ts';
 
 export type TransportConfig =
   /** Listen on a unix socket; path undefined: the first free default path. */
@@ -24,6 +25,22 @@ export interface PasstConfig extends NetworkConfig {
 
 type Given = GivenOptions<PasstOptionTable>;
 
+/** What the options of --user-net settle. */
+const SETTLED_BY_USER_NET = [
+  ...([
+    'address',
+    'netmask',
+    'gateway',
+    'interface',
+    'ipv4-only',
+    'ipv6-only',
+    'dns',
+    'dns-forward',
+    'search',
+  ] as const),
+  ...(['hostname', 'map-host-loopback', 'no-map-gw', 'map-guest-addr'] as const),
+];
+
 /**
  * Rules that need no host facts: a launcher can refuse a command line before it starts anything.
  * @throws PasselError
@@ -35,6 +52,10 @@ export function checkPasstOptions(given: Given): void {
   }
   if (given.gave('stats') && !given.has('foreground')) {
     throw new PasselError('PASSEL_E_OPTION_REQUIRES', { option: given.typed('stats'), other: '--foreground' });
+  }
+  const settled = given.gave('user-net') ? SETTLED_BY_USER_NET.find((name) => given.gave(name)) : undefined;
+  if (settled !== undefined) {
+    throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: given.typed(settled), other: given.typed('user-net') });
   }
   const [operand] = given.operands;
   if (operand !== undefined) {
@@ -57,8 +78,9 @@ export function buildPasstConfig(given: Given, facts: HostFacts, ephemeral: Port
     isConfigured: false,
     forwards: buildPasstForwards(given, ephemeral),
   });
+  const userNet = given.last('user-net');
   return {
-    ...network,
+    ...(userNet === undefined ? network : applyUserNet(network, userNet, facts.resolvers)),
     transport: fd === undefined ? { kind: 'listen', path: given.last('socket') } : { kind: 'fd', fd },
     oneOff: given.has('one-off') || fd !== undefined,
   };

@@ -8,7 +8,10 @@
  * 2. destination is the loopback alias (by default the gateway): 127.0.0.1 or ::1;
  * 3. destination is the guest alias: the host's address that the guest's own one hides;
  * 4. loopback and unspecified destinations: refused, since a guest must not reach the host's loopback by naming it;
- * 5. anything else as it is.
+ * 5. other destinations in a network that is the guest's own (`-netdev user`): refused, nobody is there;
+ * 6. anything else as it is.
+ *
+ * Where the guest is restricted, all is refused: only what the host begins reaches it.
  *
  * Host → guest (who a connection comes from): loopback appears as the loopback alias, the guest's own address as the guest
  * alias; where there is no alias, as the router, because the guest could not answer either of them. passt(1) has the same
@@ -16,7 +19,7 @@
  *
  * These functions run for each new flow, not for each packet, and allocate nothing.
  */
-import { isLoopbackIp, isMappedIpv4, isSameIp, isUnspecifiedIp } from '../base/ip-text.ts';
+import { isLinkLocalIpv6, isLoopbackIp, isMappedIpv4, isSameIp, isUnspecifiedIp } from '../base/ip-text.ts';
 import type { AddressMap } from '../stack/ports.ts';
 import { MAP_AS_IS, MAP_REFUSED, MAP_REWRITTEN } from '../stack/ports.ts';
 
@@ -40,6 +43,11 @@ export interface FamilyAddresses {
   readonly dnsAlias: Uint32Array | undefined;
   /** Host-side resolver. May be of the other family: the map rewrites the address as a whole. */
   readonly dnsHost: Uint32Array | undefined;
+  /**
+   * The guest's network where it is none of the host's: nobody but the names above is in it, nor on the link. The length counts from the
+   * first of the 128 bits. Left out: the guest's addresses are among the host's.
+   */
+  readonly ownNetwork?: { readonly address: Uint32Array; readonly prefixLength: number };
 }
 
 export interface AddressMapConfig {
@@ -47,6 +55,8 @@ export interface AddressMapConfig {
   readonly ipv6: FamilyAddresses | undefined;
   /** Interface index for link-local IPv6 destinations on the host side, 0 if none. */
   readonly linkLocalScopeId: number;
+  /** The guest may begin nothing. */
+  readonly isRestricted?: boolean;
 }
 
 /** 127.0.0.1 and ::1. */
@@ -63,6 +73,7 @@ export function createAddressMap(config: AddressMapConfig): AddressMap {
 }
 
 function mapToHost(config: AddressMapConfig, address: Uint32Array, port: number, protocol: number): number {
+  if (config.isRestricted === true) return MAP_REFUSED;
   const family = isMappedIpv4(address) ? config.ipv4 : config.ipv6;
   if (family !== undefined) {
     const { dnsAlias, dnsHost, loopbackAlias, guestAlias } = family;
@@ -78,6 +89,7 @@ function mapToHost(config: AddressMapConfig, address: Uint32Array, port: number,
       address.set(family.guest);
       return MAP_REWRITTEN;
     }
+    if (family.ownNetwork !== undefined && isOnLink(address, family.ownNetwork)) return MAP_REFUSED;
   }
   return isLoopbackIp(address) || isUnspecifiedIp(address) ? MAP_REFUSED : MAP_AS_IS;
 }
@@ -95,6 +107,17 @@ function mapToGuest(config: AddressMapConfig, address: Uint32Array): number {
     return MAP_REWRITTEN;
   }
   return MAP_AS_IS;
+}
+
+function isOnLink(address: Uint32Array, network: NonNullable<FamilyAddresses['ownNetwork']>): boolean {
+  if (isLinkLocalIpv6(address)) return true;
+  for (let i = 0; i < 4; i++) {
+    const bits = network.prefixLength - 32 * i;
+    if (bits <= 0) return true;
+    const shift = bits >= 32 ? 0 : 32 - bits;
+    if ((address[i]! ^ network.address[i]!) >>> shift !== 0) return false;
+  }
+  return true;
 }
 
 function isDns(port: number, protocol: number): boolean {

@@ -465,7 +465,7 @@ function describeEndpoint(rule: PortForwardRule, port: number): string {
 
 function bindError(rule: PortForwardRule, endpoint: string, errno: number, options: ListenerOptions): PasselError {
   const [name, text] = getSystemErrorMap().get(-errno) ?? [`errno ${errno}`, ''];
-  const option = `--${rule.proto}-${options.namespace === true ? 'ns' : 'ports'}`;
+  const option = rule.option ?? `--${rule.proto}-${options.namespace === true ? 'ns' : 'ports'}`;
   const reason = text === '' ? name : `${name}: ${text}`;
   const hint =
     name === 'EACCES' ? 'ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE' : undefined;

@@ -39,6 +39,8 @@ export interface PortForwardRule {
   readonly weak: boolean;
   /** Forwarded only while something listens on the target port. */
   readonly scan: boolean;
+  /** The option that it comes from, for messages; `--tcp-ports` and its kin when absent. */
+  readonly option?: string;
 }
 
 /** Inclusive range of ports. */

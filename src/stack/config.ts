@@ -24,6 +24,8 @@ export interface StackConfig {
   readonly hostname: string;
   /** DHCP option 81 and DHCPv6 option 39; empty: none. */
   readonly fqdn: string;
+  /** DHCP option 15; empty or left out: none. */
+  readonly domainName?: string;
 
   readonly tcp: boolean;
   readonly udp: boolean;

@@ -41,6 +41,7 @@ import {
   DHCP_OFFER,
   DHCP_OPTION_CLIENT_ID,
   DHCP_OPTION_DNS,
+  DHCP_OPTION_DOMAIN_NAME,
   DHCP_OPTION_FQDN,
   DHCP_OPTION_HOSTNAME,
   DHCP_OPTION_LEASE_TIME,
@@ -306,6 +307,9 @@ export class DhcpModule {
     if (config.hostname !== '') {
       next = keepIfGood(writeDhcpText(view, next, limit, DHCP_OPTION_HOSTNAME, config.hostname), next);
     }
+    const { domainName = '' } = config;
+    if (domainName !== '')
+      next = keepIfGood(writeDhcpText(view, next, limit, DHCP_OPTION_DOMAIN_NAME, domainName), next);
     if (config.fqdn !== '') next = keepIfGood(this.writeFqdn(at, end, next, limit), next);
     return keepIfGood(writeDhcpDomainSearch(view, next, limit, this.searchDomains), next);
   }

@@ -15,7 +15,7 @@ import {
   parseUnicastOrNone,
 } from './values.ts';
 
-const GUEST = "The guest's network:";
+export const GUEST = "The guest's network:";
 const NAMES = 'Names:';
 const OUTBOUND = 'From guest to host:';
 const INBOUND = 'From host to guest:';

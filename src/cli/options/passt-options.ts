@@ -1,6 +1,7 @@
 /** The complete option table of passel-passt. */
+import { readUserNet } from '../../qemu/user-net/user-net.ts';
 import { flag, refused, value } from './definition.ts';
-import { NAMES_OFF_OPTIONS, NETWORK_OPTIONS } from './network-options.ts';
+import { GUEST, NAMES_OFF_OPTIONS, NETWORK_OPTIONS } from './network-options.ts';
 import { LINK_OPTIONS, PROCESS_OPTIONS } from './process-options.ts';
 import { parseFd, parsePath } from './values.ts';
 
@@ -51,6 +52,13 @@ export const PASST_OPTIONS = {
   'print-capabilities': flag({
     group: LINK,
     help: 'Print the capabilities for vhost-user front ends as JSON and exit',
+  }),
+  'user-net': value({
+    isExtension: true,
+    group: GUEST,
+    valueName: 'OPTIONS',
+    help: "The network of QEMU's -netdev user, by its options: net=, host=, dhcpstart=, dns=, hostname=, domainname=, dnssearch=, restrict=, hostfwd=, ipv4=, ipv6=, ipv6-net=, ipv6-host=, ipv6-dns=",
+    parse: readUserNet,
   }),
   ...NETWORK_OPTIONS,
   ...NAMES_OFF_OPTIONS,

@@ -77,6 +77,7 @@ const SAMPLES: Partial<Record<keyof typeof PASST_OPTIONS, Sample>> = {
   socket: { value: '/s', does: ({ transport }) => transport.kind === 'listen' && transport.path === '/s' },
   fd: { value: '7', does: ({ transport, oneOff }) => transport.kind === 'fd' && transport.fd === 7 && oneOff },
   'one-off': { does: (config) => config.oneOff },
+  'user-net': { value: 'user', does: ({ stack }) => stack.ipv4?.guestAddress === mapped(10, 0, 2, 15) },
   pcap: { value: '/p', does: (config) => config.pcapPath === '/p' },
   mtu: { value: '9000', does: ({ stack }) => stack.mtu === 9000 },
   address: { value: '10.1.2.3', does: ({ stack }) => stack.ipv4?.guestAddress === mapped(10, 1, 2, 3) },

@@ -1,0 +1,109 @@
+/**
+ * From the options of `-netdev user` to what a stack needs to know: the world of QEMU's own user-mode network, which is the same on every
+ * host. The guest's network is one of its own: host and name server are the only addresses in it that anybody stands behind.
+ */
+import { mapIpv4 } from '../../base/ip-text.ts';
+import type { FamilyAddresses } from '../../forward/address-map.ts';
+import type { PortForwardRule } from '../../forward/port-spec.ts';
+import { type UserNet, type UserNetV4, type UserNetV6, withLabel } from '../../qemu/user-net/user-net.ts';
+import type { Ipv4Config, Ipv6Config, StackConfig } from '../../stack/config.ts';
+import type { NetworkConfig } from '../network-config.ts';
+
+/** Who router advertisements come from, as in QEMU. */
+const ROUTER_LINK_LOCAL = Uint32Array.of(0xfe800000, 0, 0, 2);
+/** The last label of the address that DHCPv6 leases: as that of IPv4 ends. */
+const LEASE_LABEL = 0x15;
+
+/** `network` with the addresses, names and forwards of `userNet` in place of the host's. */
+export function applyUserNet(
+  network: NetworkConfig,
+  userNet: UserNet,
+  resolvers: readonly Uint32Array[],
+): NetworkConfig {
+  const { stack, addressMap } = network;
+  // The first resolver of the host's, whatever its family: the map rewrites an address as a whole.
+  const resolver = addressMap.ipv4?.dnsHost ?? addressMap.ipv6?.dnsHost ?? resolvers[0];
+  const { ipv4, ipv6 } = userNet;
+  return {
+    ...network,
+    stack: {
+      ...stack,
+      ipv4: ipv4 && stackV4(ipv4, stack),
+      ipv6: ipv6 && stackV6(ipv6, stack),
+      searchDomains: userNet.searchDomains,
+      hostname: userNet.hostname,
+      domainName: userNet.domainName,
+    },
+    addressMap: {
+      ...addressMap,
+      ipv4: ipv4 && mapV4(ipv4, addressMap.ipv4?.dnsHost ?? resolver),
+      ipv6: ipv6 && mapV6(ipv6, addressMap.ipv6?.dnsHost ?? resolver),
+      isRestricted: userNet.isRestricted,
+    },
+    forwards: [...userNet.hostForwards.map(forwardRule), ...network.forwards],
+    templates: { ipv4: '--user-net', ipv6: '--user-net' },
+  };
+}
+
+function stackV4({ dhcpStart, prefixLength, host, dns }: UserNetV4, stack: StackConfig): Ipv4Config {
+  return {
+    guestAddress: dhcpStart,
+    prefixLength,
+    gateway: host,
+    resolvers: [dns],
+    outboundAddress: stack.ipv4?.outboundAddress ?? 0,
+    outboundInterface: stack.ipv4?.outboundInterface ?? '',
+  };
+}
+
+function stackV6({ network, prefixLength, host, dns }: UserNetV6, stack: StackConfig): Ipv6Config {
+  return {
+    guestAddress: withLabel(network, LEASE_LABEL),
+    prefixLength,
+    gateway: host,
+    ourLinkLocal: ROUTER_LINK_LOCAL,
+    resolvers: [dns],
+    outboundAddress: stack.ipv6?.outboundAddress,
+    outboundInterface: stack.ipv6?.outboundInterface ?? '',
+  };
+}
+
+function mapV4(net: UserNetV4, dnsHost: Uint32Array | undefined): FamilyAddresses {
+  const host = mapIpv4(net.host);
+  return {
+    guest: mapIpv4(net.dhcpStart),
+    router: host,
+    loopbackAlias: host,
+    guestAlias: undefined,
+    dnsAlias: mapIpv4(net.dns),
+    dnsHost,
+    // An IPv4 address begins behind 96 bits of its mapped form.
+    ownNetwork: { address: mapIpv4(net.network), prefixLength: 96 + net.prefixLength },
+  };
+}
+
+function mapV6(net: UserNetV6, dnsHost: Uint32Array | undefined): FamilyAddresses {
+  return {
+    guest: withLabel(net.network, LEASE_LABEL),
+    router: net.host,
+    loopbackAlias: net.host,
+    guestAlias: undefined,
+    dnsAlias: net.dns,
+    dnsHost,
+    ownNetwork: { address: net.network, prefixLength: net.prefixLength },
+  };
+}
+
+function forwardRule(forward: UserNet['hostForwards'][number]): PortForwardRule {
+  return {
+    proto: forward.proto,
+    bindAddress: forward.hostAddress,
+    first: forward.hostPort,
+    last: forward.hostPort,
+    targetAddress: forward.guestAddress,
+    targetFirst: forward.guestPort,
+    weak: false,
+    scan: false,
+    option: '--user-net hostfwd',
+  };
+}

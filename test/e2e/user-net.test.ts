@@ -1,0 +1,115 @@
+/**
+ * The network of QEMU's `-netdev user` from `--user-net`, in a real guest: the addresses, names and services that QEMU's manual
+ * documents, and its examples for forwards.
+ */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Agent, startAgent } from '../support/netns/agent.ts';
+import { needNamespaces, needVeth, requireOrSkip } from '../support/netns/capabilities.ts';
+import { createHost, HOST_NET, type Host } from '../support/netns/host.ts';
+import { bootGuest, type Guest, needGuest } from '../support/qemu-guest/guest.ts';
+import { isDebianStack } from '../support/stack-under-test.ts';
+import { fetchAndHash, GET_DHCPV4_LEASE, parseEnvironment } from './guest-commands.ts';
+import { type ListeningStack, startListeningStack } from './listening-stack.ts';
+
+const GUEST_MAC = '52:54:00:70:61:73';
+const SERVER_NAME = 'server.passel.test';
+const OPTIONS = [
+  'user,id=n1,hostname=vm,domainname=example.org',
+  'dnssearch=mgmt.example.org,dnssearch=example.org',
+  'hostfwd=tcp:127.0.0.1:6001-:6000,hostfwd=tcp::5555-:23,hostfwd=udp::5353-10.0.2.15:53',
+].join(',');
+
+const describeSuite = await requireOrSkip(needNamespaces, needVeth, ...needGuest('cloud'));
+
+(isDebianStack() ? describe.skip : describeSuite)('a guest in the network of -netdev user', () => {
+  let host: Host;
+  let onHost: Agent;
+  let onWan: Agent;
+  let stack: ListeningStack;
+  let guest: Guest;
+
+  beforeAll(async () => {
+    host = await createHost();
+    [onHost, onWan] = await Promise.all([startAgent(host), startAgent(host.wan)]);
+    await Promise.all([
+      onWan.serveDns({ host: HOST_NET.remoteV4, records: { [SERVER_NAME]: [HOST_NET.remoteV4, HOST_NET.remoteV6] } }),
+      onWan.serveDns({ host: HOST_NET.remoteV6, records: { [SERVER_NAME]: [HOST_NET.remoteV4, HOST_NET.remoteV6] } }),
+      onWan.serveHttp({ host: HOST_NET.remoteV4, port: 8080 }),
+      onWan.serveHttp({ host: HOST_NET.remoteV6, port: 8080 }),
+      onHost.serveHttp({ host: '127.0.0.1', port: 8081 }),
+      onHost.serveHttp({ host: '::1', port: 8081 }),
+    ]);
+    stack = await startListeningStack(host, ['--user-net', OPTIONS]);
+    guest = await bootGuest({ netdev: stack.netdev, mac: GUEST_MAC });
+  });
+
+  afterAll(async () => {
+    await guest?.stop();
+    await stack?.stop();
+    await host?.close();
+  });
+
+  it('leases 10.0.2.15 with router 10.0.2.2, name server 10.0.2.3 and the names given', async () => {
+    await guest.check(`${GET_DHCPV4_LEASE} -O hostname -O domain`);
+    const lease = parseEnvironment(await guest.check('cat /tmp/dhcp4.env'));
+    expect(lease).toMatchObject({
+      ip: '10.0.2.15',
+      mask: '24',
+      router: '10.0.2.2',
+      dns: '10.0.2.3',
+      hostname: 'vm',
+      domain: 'example.org',
+      search: 'mgmt.example.org example.org',
+      serverid: '10.0.2.2',
+    });
+  });
+
+  it('announces fec0::/64, and the router answers', async () => {
+    await guest.check(
+      "until ip -6 addr show dev eth0 | grep 'scope site dynamic' | grep -qv tentative; do sleep 0.1; done",
+    );
+    expect(await guest.check('ip -6 addr show dev eth0')).toContain('fec0::5054:ff:fe70:6173/64');
+    expect(await guest.check('ip -6 route show default')).toContain('via fe80::2');
+    await guest.check('ping -c 1 -W 10 10.0.2.2 && ping -6 -c 1 -W 10 fec0::2 && ping -6 -c 1 -W 10 fe80::2%eth0');
+  });
+
+  it("reaches the host's loopback at 10.0.2.2 and fec0::2, and nobody else there", async () => {
+    const expected = await onHost.hashPattern({ lengthBytes: 1_000_000, seed: 2 });
+    for (const address of ['10.0.2.2', '[fec0::2]']) {
+      expect(await guest.check(fetchAndHash(`http://${address}:8081/bytes/1000000/2`))).toBe(expected);
+    }
+    for (const address of ['10.0.2.3', '10.0.2.77', '[fec0::77]', '[fe80::2%eth0]']) {
+      const { status, stdout } = await guest.exec(`wget -q -O - 'http://${address}:8081/from'`);
+      expect([address, status, stdout]).not.toEqual([address, 0, expect.anything()]);
+    }
+  });
+
+  it('resolves names by 10.0.2.3 and fec0::3, which ask the resolver of the host', async () => {
+    for (const server of ['10.0.2.3', 'fec0::3']) {
+      const answer = await guest.check(`nslookup ${SERVER_NAME} ${server}`);
+      expect(answer).toContain(HOST_NET.remoteV4);
+      expect(answer).toContain(HOST_NET.remoteV6);
+    }
+  });
+
+  it('reaches servers beyond the host, which see the address of the host', async () => {
+    expect(await guest.check(`wget -q -O - http://${SERVER_NAME}:8080/from`)).toMatch(/192\.0\.2\.15|2001:db8:1::15/);
+    const expected = await onWan.hashPattern({ lengthBytes: 1_000_000, seed: 3 });
+    for (const address of [HOST_NET.remoteV4, `[${HOST_NET.remoteV6}]`]) {
+      expect(await guest.check(fetchAndHash(`http://${address}:8080/bytes/1000000/3`))).toBe(expected);
+    }
+  });
+
+  it('is reached by the forwards of the manual, from loopback as 10.0.2.2', async () => {
+    await guest.start(`socat TCP4-LISTEN:6000,reuseaddr,fork SYSTEM:'echo $SOCAT_PEERADDR'`);
+    await guest.start(`socat TCP4-LISTEN:23,reuseaddr,fork SYSTEM:'echo telnet'`);
+    await guest.start('socat UDP4-RECVFROM:53,reuseaddr,fork EXEC:cat');
+    await guest.check('for port in 6000 23 53; do until netstat -ltun | grep -q ":$port "; do sleep 0.1; done; done');
+    expect((await onHost.exchangeTcp({ host: '127.0.0.1', port: 6001 })).text).toBe('10.0.2.2\n');
+    expect((await onHost.exchangeTcp({ host: 'localhost', port: 5555 })).text).toBe('telnet\n');
+    expect((await onWan.exchangeTcp({ host: HOST_NET.hostV4, port: 5555 })).text).toBe('telnet\n');
+    await expect(onWan.exchangeTcp({ host: HOST_NET.hostV4, port: 6001 })).rejects.toThrow();
+    const { same } = await onWan.exchangeUdp({ host: HOST_NET.hostV4, port: 5353, lengthBytes: 100 });
+    expect(same).toBe(true);
+  });
+});

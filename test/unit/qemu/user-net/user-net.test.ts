@@ -1,0 +1,122 @@
+import { describe, expect, it } from 'vitest';
+import { formatIp, formatIpv4 } from '../../../../src/base/ip-text.ts';
+import { readUserNet } from '../../../../src/qemu/user-net/user-net.ts';
+
+/** network/bits host first lease dns, as text. */
+function v4(text: string): string {
+  const { ipv4 } = readUserNet(text);
+  if (ipv4 === undefined) return 'none';
+  const { network, prefixLength, host, dhcpStart, dns } = ipv4;
+  return `${formatIpv4(network)}/${prefixLength} ${[host, dhcpStart, dns].map(formatIpv4).join(' ')}`;
+}
+
+function v6(text: string): string {
+  const { ipv6 } = readUserNet(text);
+  if (ipv6 === undefined) return 'none';
+  return `${formatIp(ipv6.network)}/${ipv6.prefixLength} ${formatIp(ipv6.host)} ${formatIp(ipv6.dns)}`;
+}
+
+describe('the network of -netdev user', () => {
+  it('is that of the manual without options, whatever stands in front of them', () => {
+    for (const text of ['', 'user', 'user,id=n0', 'id=n0', '{"type": "user", "id": "n0"}']) {
+      expect(v4(text)).toBe('10.0.2.0/24 10.0.2.2 10.0.2.15 10.0.2.3');
+      expect(v6(text)).toBe('fec0::/64 fec0::2 fec0::3');
+    }
+  });
+  // What QEMU 7.2 makes of each, by `info usernet` of a forward and by which hosts it takes.
+  it.each([
+    ['192.168.76.0/24', '192.168.76.0/24 192.168.76.2 192.168.76.15 192.168.76.3'],
+    ['192.168.76.9/255.255.255.0', '192.168.76.0/24 192.168.76.2 192.168.76.15 192.168.76.3'],
+    ['192.168.76.9', '192.168.0.0/16 192.168.2.2 192.168.2.15 192.168.2.3'],
+    ['192.168.76.0/23', '192.168.76.0/23 192.168.76.2 192.168.76.15 192.168.76.3'],
+    ['10.5.0.0', '10.0.0.0/8 10.0.2.2 10.0.2.15 10.0.2.3'],
+    ['172.20.3.0', '172.16.0.0/12 172.16.2.2 172.16.2.15 172.16.2.3'],
+    ['130.5.0.0', '130.5.0.0/16 130.5.2.2 130.5.2.15 130.5.2.3'],
+    ['200.1.1.0', '200.1.1.0/24 200.1.1.2 200.1.1.15 200.1.1.3'],
+    ['50.1.2.0', '50.0.0.0/8 50.0.2.2 50.0.2.15 50.0.2.3'],
+    ['10.0.2.0/27', '10.0.2.0/27 10.0.2.2 10.0.2.15 10.0.2.3'],
+  ])('net=%s', (net, expected) => {
+    expect(v4(`net=${net}`)).toBe(expected);
+  });
+  it('has the addresses that are named', () => {
+    expect(v4('host=10.0.2.9,dhcpstart=10.0.2.40,dns=192.0.2.1')).toBe('10.0.2.0/24 10.0.2.9 10.0.2.40 192.0.2.1');
+    expect(v6('ipv6-net=fd00:1::/48')).toBe('fd00:1::/48 fd00:1::2 fd00:1::3');
+    expect(v6('ipv6-prefix=fd00::,ipv6-prefixlen=80')).toBe('fd00::/80 fd00::2 fd00::3');
+    expect(v6('ipv6-net=fd00::,ipv6-host=fd00::9,ipv6-dns=fd00::53')).toBe('fd00::/64 fd00::9 fd00::53');
+  });
+  it('has one family where only that one is switched on, or the other one off', () => {
+    const families = (text: string): boolean[] => [v4(text) !== 'none', v6(text) !== 'none'];
+    for (const text of ['ipv4=on', 'ipv6=off', 'ipv6=no,ipv4=yes']) expect(families(text)).toEqual([true, false]);
+    for (const text of ['ipv6=on', 'ipv4=off']) expect(families(text)).toEqual([false, true]);
+    expect(families('ipv4=on,ipv6=on')).toEqual([true, true]);
+  });
+  it('has names, a restriction and forwards', () => {
+    const text = 'hostname=vm,domainname=example.org,dnssearch=a.example,dnssearch=b.example,restrict=y';
+    expect(
+      readUserNet(`${text},hostfwd=tcp::5555-:23,hostfwd=udp:127.0.0.1:53-10.0.2.20:5353,hostfwd=::6-:7`),
+    ).toMatchObject({
+      hostname: 'vm',
+      domainName: 'example.org',
+      searchDomains: ['a.example', 'b.example'],
+      isRestricted: true,
+      hostForwards: [
+        { proto: 'tcp', hostAddress: '0.0.0.0', hostPort: 5555, guestAddress: '10.0.2.15', guestPort: 23 },
+        { proto: 'udp', hostAddress: '127.0.0.1', hostPort: 53, guestAddress: '10.0.2.20', guestPort: 5353 },
+        { proto: 'tcp', hostAddress: '0.0.0.0', hostPort: 6, guestAddress: '10.0.2.15', guestPort: 7 },
+      ],
+    });
+    expect(readUserNet('dhcpstart=10.0.2.40,hostfwd=tcp::1-:2').hostForwards[0]!.guestAddress).toBe('10.0.2.40');
+    const json = readUserNet(
+      '{"type":"user","restrict":true,"hostfwd":[{"str":"tcp::1-:2"}],"dnssearch":[{"str":"a"}]}',
+    );
+    expect(json).toMatchObject({ isRestricted: true, searchDomains: ['a'], hostForwards: [{ hostPort: 1 }] });
+  });
+});
+
+describe('what QEMU refuses', () => {
+  it.each([
+    'foo=bar',
+    'type=tap',
+    'restrict=maybe',
+    'ipv4=off,ipv6=off',
+    'ipv4=off,net=10.0.3.0/24',
+    'ipv4=on,ipv6-net=fd00::/64',
+    'net=10.0.2.0/33',
+    'net=10.0.2.0/',
+    'net=10.0.2.0/255.0.255.0',
+    'net=10.0.2.0/30',
+    'net=abc',
+    'net=192.168.1.0/24,host=192.168.2.2',
+    'host=10.0.2.15',
+    'dns=10.0.2.2',
+    'dhcpstart=10.0.2.2',
+    'dhcpstart=10.0.3.2',
+    'ipv6-net=fd00::1/127',
+    'ipv6-host=fd00::2',
+    'hostfwd=5555-:23',
+    'hostfwd=tcp::5555-:0',
+    'hostfwd=tcp:localhost:5559-:22',
+    'hostfwd=tcp:[::1]:5559-:22',
+    'hostfwd=tcp::5555-localhost:22',
+    'hostfwd=tcp::5555',
+    'hostfwd=',
+    'hostfwd=tcp::70000-:22',
+    'hostfwd=unix:/tmp/x-:22',
+  ])('%s is refused too', (text) => {
+    expect(() => readUserNet(text)).toThrow(/--user-net/);
+  });
+  it.each([
+    ['net=127.0.0.0/8', 'net'],
+    ['net=224.0.0.0/8', 'net'],
+    ['host=10.0.2.0', 'host'],
+    ['dhcpstart=10.0.2.255', 'dhcpstart'],
+    ['ipv6-dns=fec0::2', 'ipv6-dns'],
+    ['hostfwd=tcp::0-:22', 'hostfwd'],
+    ['ipv4=off,hostfwd=tcp::5-:22', 'hostfwd'],
+    ['dnssearch=-', 'dnssearch'],
+    ['{"type":', ''],
+    ['smb=/tmp', 'smb'],
+  ])('%s, which can never work, is refused here', (text, key) => {
+    expect(() => readUserNet(text)).toThrow(new RegExp(`^--user-net${key === '' ? '' : ` ${key}`}`));
+  });
+});
