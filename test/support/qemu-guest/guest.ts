@@ -3,7 +3,7 @@
  * runs shell commands inside. The network card is the test's business: it is joined to whatever `netdev` says.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { chmod, copyFile, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { needCommand, needQemu, type Requirement } from '../netns/capabilities.ts';
@@ -33,6 +33,8 @@ export interface GuestOptions {
   memoryMib?: number;
   /** More QEMU arguments. */
   extraArgs?: readonly string[];
+  /** QEMU runs as another user: all may use the folder of the guest's files. */
+  forEverybody?: boolean;
   /** Command before qemu-system-x86_64, such as `passel run --`, or what enters a namespace. */
   launcher?: readonly string[];
   /** Limit for the boot; 60 000 by default, for a machine with other things to do. */
@@ -80,6 +82,14 @@ export async function bootGuest(options: GuestOptions): Promise<Guest> {
   const qmpPath = join(folder, 'qmp');
   const control = await listenOnce(controlPath);
   const qmpListener = await listenOnce(qmpPath);
+  let image = kernel.image;
+  let initrd = initramfs;
+  if (options.forEverybody === true) {
+    // The cache may be in a home that is its owner's only.
+    [image, initrd] = [join(folder, 'kernel'), join(folder, 'initrd')];
+    await Promise.all([copyFile(kernel.image, image), copyFile(initramfs, initrd)]);
+    for (const path of [folder, controlPath, qmpPath, image, initrd]) await chmod(path, 0o777);
+  }
   const args = [
     // With RDRAND, and trust in it, the guest's random numbers are there at once instead of after 1.5 s of jitter.
     ...[
@@ -95,7 +105,7 @@ export async function bootGuest(options: GuestOptions): Promise<Guest> {
       'max',
       '-no-reboot',
     ],
-    ...['-m', String(memoryMib), '-kernel', kernel.image, '-initrd', initramfs],
+    ...['-m', String(memoryMib), '-kernel', image, '-initrd', initrd],
     ...['-append', 'console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off nokaslr net.ifnames=0'],
     ...['-chardev', `file,id=console,path=${consolePath}`, '-serial', 'chardev:console'],
     ...['-device', 'virtio-serial-pci', '-chardev', `socket,id=control,path=${controlPath},server=off`],
