@@ -21,6 +21,13 @@
       "defines": [ "_GNU_SOURCE" ]
     },
     {
+      "target_name": "remover",
+      "type": "executable",
+      "sources": [ "src/native/remover/remover.c" ],
+      "cflags_c": [ "-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion" ],
+      "defines": [ "_GNU_SOURCE" ]
+    },
+    {
       "target_name": "front",
       "type": "executable",
       "sources": [ "src/native/front/front.c", "src/native/front/node.c" ],

@@ -109,7 +109,7 @@ step(
   'addon',
   'building the C addon',
   ['binding.gyp', 'src/native'],
-  ['passel.node', 'front', 'launcher', 'namespace-agent'].map((name) => `build/Release/${name}`),
+  ['passel.node', 'front', 'launcher', 'namespace-agent', 'remover'].map((name) => `build/Release/${name}`),
   () => buildAddon('building the C addon', root),
 );
 

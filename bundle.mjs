@@ -63,6 +63,7 @@ mkdirSync(programs, { recursive: true });
 mkdirSync(join(root, 'dist/native'), { recursive: true });
 installBinary('passel.node', 'dist/native/passel.node');
 installBinary('namespace-agent', 'dist/native/namespace-agent');
+installBinary('remover', 'dist/native/remover');
 const { outputFiles } = await build({
   ...common,
   entryPoints: names.map((name) => `helpers/${name}.ts`),

@@ -30,6 +30,7 @@ import { createPathFinder } from './device-paths.ts';
 import { dropPrivileges, type Identity, resolveGroup, resolveUser } from './identity.ts';
 import { writeLockedPidFile } from './pid-file.ts';
 import { openControlSocket, openSocket, useActivatedSocket } from './socket.ts';
+import { prepareSocketRemoval } from './socket-removal.ts';
 
 export const PR_HELPER_PROGRAM = 'passel-pr-helper';
 
@@ -137,8 +138,9 @@ async function serve(given: Given, identity: Identity, activated: number, isDaem
     const pidPath = given.last('pidfile') ?? (given.has('daemon') ? PID_FILE_DEFAULT : undefined);
     if (pidPath !== undefined) writeLockedPidFile(native, pidPath, given.typed('pidfile'));
     const onAccess = chooseAccessLog(given, logger);
-    const confinement = await prepareConfinement(native, socketPaths, logger);
-    remove = confinement.removeSockets;
+    const removal = prepareSocketRemoval(native, socketPaths, identity, logger);
+    remove = removal.removeAll;
+    const confinement = await prepareConfinement(native, removal.sealed, logger);
     dropPrivileges(native, identity);
     const requestTimeoutMs = (given.last('request-timeout') ?? REQUEST_TIMEOUT_DEFAULT_MS / 1000) * 1000;
     const policy = given.last('multipath') ?? 'fan-out';
@@ -174,9 +176,10 @@ async function serve(given: Given, identity: Identity, activated: number, isDaem
     throw error;
   }
   logger.info(`${await end}: ending when the requests in flight are answered`);
+  // First the names: while they are there and we listen, nobody else takes them, and nobody waits for our last device to start anew.
+  remove();
   await server.stop();
   control?.close();
-  remove();
   return 0;
 }
 

@@ -179,14 +179,6 @@ describeSuite('passel-pr-helper', () => {
     },
   );
 
-  it('says so when it may not remove its socket any more, and the next one replaces it', async () => {
-    const started = await start(['-u', 'nobody']);
-    expect(await end(started)).toBe(0);
-    expect(started.stderr()).toMatch(/the socket stays behind: EACCES/);
-    expect(existsSync(socket)).toBe(true);
-    await start();
-  });
-
   it('does not take the socket of one that runs, nor a file of another kind', async () => {
     await start();
     expect(run(['-k', socket])).toMatchObject({
