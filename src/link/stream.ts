@@ -15,8 +15,10 @@
  * A length that no frame can have means that the two sides have lost each other: the guest is dropped. The same goes for the end
  * of the stream and for errors of the socket. The netdev's client may come back; until then nothing is queued.
  *
- * The socket is watched edge-triggered, once, for as long as it is attached. After a short `send` no further one is tried before
- * the event, since it would take little and cost a system call per turn.
+ * The socket is watched edge-triggered, for as long as it is attached. After a short `send` no further one is tried before
+ * the event, since it would take little and cost a system call per turn. Room is asked about from the first short `send` on, until an event
+ * tells of room that nobody waits for: a unix socket reports room each time that its peer has read, and with a frame at a time
+ * to send, that would wake us once more for each.
  *
  * Not done: frames that are larger than 64 KiB; descriptors passed along the stream.
  */
@@ -61,6 +63,9 @@ const SOCKET_BUFFER_ENOUGH_BYTES = 4 << 20;
 
 const DEFAULT_RECEIVE_BYTES = 1 << 20;
 const DEFAULT_SEND_BYTES = 4 << 20;
+/** What the socket is watched for, always, and while its room matters. */
+const IN_EVENTS = (EVENT_IN | EVENT_RDHUP | EVENT_EDGE) >>> 0;
+const ROOM_EVENTS = (IN_EVENTS | EVENT_OUT) >>> 0;
 /** Both regions have to hold the largest frame. */
 const MIN_REGION_BYTES = FRAME_PREFIX_BYTES + FRAME_MAX_BYTES;
 
@@ -121,6 +126,8 @@ export class StreamLink implements GuestLink {
   private txTail: number;
   /** The socket took less than it was offered and has not reported room since. */
   private blocked = false;
+  /** The poller reports room. */
+  private watchesRoom = false;
 
   constructor(options: StreamLinkOptions) {
     const { arena, sockets, receiveBytes = DEFAULT_RECEIVE_BYTES, sendBytes = DEFAULT_SEND_BYTES, index = 0 } = options;
@@ -151,12 +158,7 @@ export class StreamLink implements GuestLink {
     if (this.connected) throw new Error('a guest is attached to this link already');
     raiseBuffer(this.sockets, fd, SO_SNDBUF, SO_SNDBUFFORCE);
     raiseBuffer(this.sockets, fd, SO_RCVBUF, SO_RCVBUFFORCE);
-    const result = this.sockets.watch(
-      fd,
-      (EVENT_IN | EVENT_OUT | EVENT_RDHUP | EVENT_EDGE) >>> 0,
-      KIND_LINK,
-      this.index,
-    );
+    const result = this.sockets.watch(fd, IN_EVENTS, KIND_LINK, this.index);
     if (result < 0) {
       this.sockets.close(fd);
       return result;
@@ -179,11 +181,15 @@ export class StreamLink implements GuestLink {
   onHostEvent(events: number): boolean {
     if (!this.connected) return false;
     if ((events & (EVENT_RDHUP | EVENT_HUP | EVENT_ERR)) !== 0) this.ending = true;
-    if ((events & EVENT_OUT) !== 0 && this.blocked) {
-      this.blocked = false;
-      if (this.flush() < 0) return false;
-      // With less than half of the region free, the rest of it is on its way and an event will follow.
-      if (this.roomBytes() >= (this.txLimit - this.txBase) >> 1) this.onRoom();
+    if ((events & EVENT_OUT) !== 0) {
+      if (!this.blocked) {
+        this.watchRoom(false);
+      } else {
+        this.blocked = false;
+        if (this.flush() < 0) return false;
+        // With less than half of the region free, the rest of it is on its way and an event will follow.
+        if (this.roomBytes() >= (this.txLimit - this.txBase) >> 1) this.onRoom();
+      }
     }
     if ((events & (EVENT_IN | EVENT_RDHUP | EVENT_HUP | EVENT_ERR)) === 0) return false;
     this.drained = false;
@@ -262,10 +268,12 @@ export class StreamLink implements GuestLink {
     if (sent >= 0) {
       this.txHead += sent;
       this.blocked = true;
+      this.watchRoom(true);
       return queued - sent;
     }
     if (sent === EAGAIN) {
       this.blocked = true;
+      this.watchRoom(true);
       return queued;
     }
     // The kernel is short of memory, which no event ends: the next turn tries again.
@@ -304,6 +312,13 @@ export class StreamLink implements GuestLink {
     return this.txHead - this.txBase >= this.txTail - this.txHead;
   }
 
+  /** Has room reported or not. What is ready at that moment is reported again, so no edge can be missed. */
+  private watchRoom(wanted: boolean): void {
+    if (this.watchesRoom === wanted) return;
+    this.watchesRoom = wanted;
+    this.sockets.rewatch(this.fd, wanted ? ROOM_EVENTS : IN_EVENTS, KIND_LINK, this.index);
+  }
+
   private reset(): void {
     this.rxHead = this.rxBase;
     this.rxEnd = this.rxBase;
@@ -312,6 +327,7 @@ export class StreamLink implements GuestLink {
     this.txHead = this.txBase;
     this.txTail = this.txBase;
     this.blocked = false;
+    this.watchesRoom = false;
   }
 
   private drop(reason: GoneReason, error: number): void {

@@ -18,7 +18,7 @@ export interface FakeStream {
   ended: boolean;
   /** When not 0, the next receive or send gives this -errno. */
   failure: number;
-  /** What watch gives back. */
+  /** What watch gives back; `watched` has what it and rewatch were asked for. */
   watchResult: number;
   sends: number;
   receives: number;
@@ -84,6 +84,10 @@ export function createFakeStream(arena: Arena): FakeStream {
     watch(fd: number, events: number, kind: number, index: number): number {
       if (fake.watchResult === 0) fake.watched.push({ fd, events, kind, index });
       return fake.watchResult;
+    },
+    rewatch(fd: number, events: number, kind: number, index: number): number {
+      fake.watched.push({ fd, events, kind, index });
+      return 0;
     },
     unwatch: () => 0,
     accept: () => fake.clients.shift() ?? EAGAIN,

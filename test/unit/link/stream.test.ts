@@ -213,10 +213,50 @@ describe('stream link, to the guest', () => {
   });
 });
 
+describe('stream link, being told of room', () => {
+  const watchedEvents = (fake: ReturnType<typeof createFakeStream>) => fake.watched.map(({ events }) => events);
+
+  it('asks for it with the first short send, and no more once it is told of room that nobody waits for', () => {
+    const { fake, link, queue } = setUp();
+    queue(60, 1);
+    link.flush();
+    expect(watchedEvents(fake)).toEqual([0x80002001]);
+    fake.capacity = 10;
+    queue(60, 2);
+    link.flush();
+    expect(watchedEvents(fake)).toEqual([0x80002001, 0x80002005]);
+    fake.capacity = 20;
+    link.onHostEvent(EVENT_OUT);
+    fake.capacity = Number.POSITIVE_INFINITY;
+    link.onHostEvent(EVENT_OUT);
+    expect(link.flush()).toBe(0);
+    expect(watchedEvents(fake)).toEqual([0x80002001, 0x80002005]);
+    link.onHostEvent(EVENT_OUT);
+    expect(watchedEvents(fake)).toEqual([0x80002001, 0x80002005, 0x80002001]);
+    expect(fake.outbound).toEqual([...frame(60, 1), ...frame(60, 2)]);
+  });
+
+  it('asks for it again with the next guest', () => {
+    const { fake, link, queue } = setUp();
+    fake.capacity = 10;
+    queue(60, 1);
+    link.flush();
+    link.detach();
+    link.attach(FD + 1);
+    fake.capacity = 10;
+    queue(60, 2);
+    link.flush();
+    expect(fake.watched.slice(2)).toEqual([
+      { fd: FD + 1, events: 0x80002001, kind: KIND_LINK, index: 0 },
+      { fd: FD + 1, events: 0x80002005, kind: KIND_LINK, index: 0 },
+    ]);
+  });
+});
+
 describe('stream link, attaching', () => {
-  it('watches the socket once, edge-triggered, and asks for large buffers', () => {
+  it('watches the socket edge-triggered, and asks for large buffers', () => {
     const { fake } = setUp({ index: 3 });
-    expect(fake.watched).toEqual([{ fd: FD, events: 0x80002005, kind: KIND_LINK, index: 3 }]);
+    expect(fake.watched).toEqual([{ fd: FD, events: 0x80002001, kind: KIND_LINK, index: 3 }]);
     expect(fake.options).toEqual([
       { level: 1, name: 7, value: 16 << 20 },
       { level: 1, name: 32, value: 4 << 20 },
