@@ -1,13 +1,23 @@
 /* The data path's own epoll set: epoll(7). Its data word holds a kind (upper half) and an index (lower half). */
+#include "epoll.h"
+
 #include <sys/epoll.h>
 
 #include "native.h"
 
-enum {
-  EVENTS_PER_CALL = 256,
-  /* What epollWait writes for an event: u32 LE events, kind, index. */
-  EVENT_BYTES = 12,
-};
+enum { EVENTS_PER_CALL = 256 };
+
+int take_events(int set, uint8_t *out, uint32_t max, int timeout_ms) {
+  struct epoll_event events[EVENTS_PER_CALL];
+  int count = epoll_wait(set, events, max < EVENTS_PER_CALL ? (int)max : EVENTS_PER_CALL, timeout_ms);
+  if (count < 0) return errno == EINTR ? 0 : -errno;
+  for (int i = 0; i < count; i++, out += EVENT_BYTES) {
+    put_le32(out, events[i].events);
+    put_le32(out + 4, (uint32_t)(events[i].data.u64 >> 32));
+    put_le32(out + 8, (uint32_t)events[i].data.u64);
+  }
+  return count;
+}
 
 /* epollCreate() */
 static napi_value native_epoll_create(napi_env env, napi_callback_info info) {
@@ -39,15 +49,7 @@ static napi_value native_epoll_wait(napi_env env, napi_callback_info info) {
   uint8_t *out = arena_range(&call, offset, (uint64_t)max * EVENT_BYTES);
   if (max == 0) fail_call(&call, EINVAL);
   if (call.error != 0) return reply_refusal(&call);
-  struct epoll_event events[EVENTS_PER_CALL];
-  int count = epoll_wait(set, events, max < EVENTS_PER_CALL ? (int)max : EVENTS_PER_CALL, timeout);
-  if (count < 0) return reply(&call, errno == EINTR ? 0 : -errno);
-  for (int i = 0; i < count; i++, out += EVENT_BYTES) {
-    put_le32(out, events[i].events);
-    put_le32(out + 4, (uint32_t)(events[i].data.u64 >> 32));
-    put_le32(out + 8, (uint32_t)events[i].data.u64);
-  }
-  return reply(&call, count);
+  return reply(&call, take_events(set, out, max, timeout));
 }
 
 const struct export_row EPOLL_EXPORTS[] = {

@@ -32,6 +32,8 @@ struct addon {
   napi_ref arena_ref;
   /* Memory that is written to and never read: where skipped bytes of a peek go. Allocated on first use. */
   uint8_t *scratch;
+  /* One is running: see event-loop.c. */
+  bool has_event_loop;
   struct sealed_name sealed[SEALED_SLOTS];
 };
 
@@ -52,6 +54,7 @@ extern const struct export_row STREAM_IO_EXPORTS[];
 extern const struct export_row DATAGRAM_IO_EXPORTS[];
 extern const struct export_row CHECKSUM_EXPORTS[];
 extern const struct export_row EPOLL_EXPORTS[];
+extern const struct export_row EVENT_LOOP_EXPORTS[];
 extern const struct export_row POLL_EXPORTS[];
 extern const struct export_row UNIX_SOCKET_EXPORTS[];
 extern const struct export_row SCM_EXPORTS[];

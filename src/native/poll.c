@@ -1,5 +1,5 @@
 /*
- * Hooks a descriptor (the data path's epoll set) into Node's event loop with one uv_poll_t.
+ * Hooks a descriptor into Node's event loop with one uv_poll_t.
  *
  * A poll lives until both its libuv handle is closed and its JavaScript handle is collected: stopPoll() may be called twice, and
  * JavaScript may forget a running poll. When the environment ends, a cleanup hook closes the handle and lets the
@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <uv.h>
 
+#include "callback.h"
 #include "native.h"
 
 struct poll {
@@ -51,21 +52,9 @@ static void on_collected(napi_env env, void *data, void *hint) {
 
 static void on_event(uv_poll_t *handle, int status, int events) {
   struct poll *poll = handle->data;
-  napi_env env = poll->env;
   (void)status;
   (void)events;
-  napi_handle_scope scope = NULL;
-  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
-  napi_value receiver = NULL;
-  napi_value callback = NULL;
-  if (napi_get_global(env, &receiver) == napi_ok &&
-      napi_get_reference_value(env, poll->callback, &callback) == napi_ok &&
-      /* Runs process.nextTick and microtasks on return, as for any event of Node's own. */
-      napi_make_callback(env, poll->context, receiver, callback, 0, NULL, NULL) == napi_pending_exception) {
-    napi_value error = NULL;
-    if (napi_get_and_clear_last_exception(env, &error) == napi_ok) napi_fatal_exception(env, error);
-  }
-  napi_close_handle_scope(env, scope);
+  call_back(poll->env, poll->context, poll->callback, 0);
 }
 
 /* startPoll(fd, callback): a handle, or -errno */

@@ -69,6 +69,17 @@ export interface DataPathAddon extends Omit<HostSockets, 'watch' | 'rewatch' | '
   refPoll(handle: PollHandle): number;
   /** Lets the process end while the poll runs. */
   unrefPoll(handle: PollHandle): number;
+
+  /**
+   * Makes the thread sleep in an epoll set instead of Node's own loop, which becomes a member of it (kind 0): takes the set's events,
+   * as `epollWait` does, and calls `callback` with their number. Node's loop has its turn whenever it has something to do, and
+   * is kept alive. What lies at `offset` is overwritten when the callback has returned or thrown. For the rest see `startPoll`.
+   * @param max - events taken at once, up to 256
+   * @returns a handle, or -errno; -EBUSY (-16): this thread has one
+   */
+  startEventLoop(epollFd: number, offset: number, max: number, callback: (count: number) => void): PollHandle | number;
+  /** Ends it, and removes Node's loop from the set. A second call does nothing. */
+  stopEventLoop(handle: PollHandle): number;
 }
 
 /** Local sockets and what can be passed over them: unix(7). */

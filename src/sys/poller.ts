@@ -1,14 +1,15 @@
 /**
  * The data path's event loop inside Node's.
  *
- * One epoll set holds every fd of the data path. The set itself is one descriptor that Node's loop watches; when it becomes readable the
- * callback takes events in rounds, hands each to the handler of its kind, and tells the end of each round, so that what a
- * round produced leaves in one batch. Rounds go on while there are events, up to a bound that lets timers and the
- * control path of the process have their turn; what is left is found by the next callback, because the set is still readable then.
+ * One epoll set holds every fd of the data path, and Node's loop besides: the thread sleeps in it (native/event-loop.c). Events are taken in
+ * rounds. Each is handed to the handler of its kind, and the end of each round is told, so that what a round produced leaves
+ * in one batch. Rounds go on until Node has something to do: a timer, an immediate, a descriptor or a signal of its own.
+ *
+ * A second poller of the same thread is one descriptor that Node's loop watches.
  */
 import type { Arena } from '../base/arena.ts';
 import { createSystemError } from './errors.ts';
-import { EPOLL_EVENT_BYTES, type NativeAddon, type PollHandle } from './native-addon.ts';
+import { EPOLL_EVENT_BYTES, type NativeAddon } from './native-addon.ts';
 
 /** @param events - EVENT_* bits as epoll gave them */
 export type EventHandler = (index: number, events: number) => void;
@@ -26,14 +27,17 @@ export interface Poller {
   stop(): void;
   /** Stops and closes the set. Watched fds stay their owners'. */
   close(): void;
-  /** Takes events now, without waiting, as the loop's callback does. @returns events handled */
+  /** Takes events now, without waiting. @returns events handled */
   drain(): number;
   /** Ends a turn that no event began: for work that a timer or the control path produced. */
   kickTurn(): void;
 }
 
+/** A loop of this thread runs already. */
+const EBUSY = -16;
+
 const EVENTS_PER_ROUND = 256;
-const ROUNDS_PER_CALLBACK = 16;
+const ROUNDS_PER_DRAIN = 16;
 
 /**
  * @param arena - already bound to `native`, or bound before the first `start`; the poller takes 3 KiB of it
@@ -45,39 +49,57 @@ export function createPoller(native: NativeAddon, arena: Arena): Poller {
   const fd = native.epollCreate();
   if (fd < 0) throw createSystemError('epoll_create1', fd);
 
-  let poll: PollHandle | undefined;
+  let stopWaiting: (() => void) | undefined;
   let closed = false;
-  // Events of a round that are not handled yet. They outlive the callback only when a handler throws.
-  let position = 0;
-  let end = 0;
 
-  function dispatchRound(): void {
-    while (position < end) {
-      const at = eventsOffset + position * EPOLL_EVENT_BYTES;
-      position++;
-      const handler = poller.handlers[view.getUint32(at + 4, true)];
-      if (handler !== undefined) handler(view.getUint32(at + 8, true), view.getUint32(at, true));
+  /** Hands out `count` events that lie at `offset`. */
+  function dispatch(source: DataView, offset: number, count: number): void {
+    let position = 0;
+    try {
+      while (position < count) {
+        const at = offset + position * EPOLL_EVENT_BYTES;
+        position++;
+        const handler = poller.handlers[source.getUint32(at + 4, true)];
+        if (handler !== undefined) handler(source.getUint32(at + 8, true), source.getUint32(at, true));
+      }
+      poller.onTurnEnd();
+    } catch (error) {
+      // Edges that were taken from the set and not handled would never come again.
+      if (position < count) keepRest(source, offset + position * EPOLL_EVENT_BYTES, count - position);
+      throw error;
     }
-    poller.onTurnEnd();
+  }
+
+  /** Has what is left of a round handled later: the place where it lies is about to be overwritten. */
+  function keepRest(source: DataView, offset: number, count: number): void {
+    const start = source.byteOffset + offset;
+    const rest = new DataView(source.buffer.slice(start, start + count * EPOLL_EVENT_BYTES));
+    setImmediate(() => {
+      if (!closed) dispatch(rest, 0, count);
+    });
+  }
+
+  function takeRound(count: number): void {
+    dispatch(view, eventsOffset, count);
+  }
+
+  /** @returns what ends it */
+  function wait(): () => void {
+    const loop = native.startEventLoop(fd, eventsOffset, EVENTS_PER_ROUND, takeRound);
+    if (typeof loop !== 'number') return () => native.stopEventLoop(loop);
+    if (loop !== EBUSY) throw createSystemError('epoll_ctl', loop);
+    const poll = native.startPoll(fd, drain);
+    if (typeof poll === 'number') throw createSystemError('uv_poll_start', poll);
+    return () => native.stopPoll(poll);
   }
 
   function drain(): number {
     let handled = 0;
-    let finished = false;
-    try {
-      if (position < end) dispatchRound();
-      for (let round = 0; round < ROUNDS_PER_CALLBACK && !closed; round++) {
-        const count = native.epollWait(fd, eventsOffset, EVENTS_PER_ROUND, 0);
-        if (count <= 0) break;
-        position = 0;
-        end = count;
-        handled += count;
-        dispatchRound();
-      }
-      finished = true;
-    } finally {
-      // Edges that were taken from the set and not handled would never come again.
-      if (!finished && position < end) setImmediate(drain);
+    for (let round = 0; round < ROUNDS_PER_DRAIN && !closed; round++) {
+      const count = native.epollWait(fd, eventsOffset, EVENTS_PER_ROUND, 0);
+      if (count <= 0) break;
+      handled += count;
+      takeRound(count);
     }
     return handled;
   }
@@ -87,21 +109,16 @@ export function createPoller(native: NativeAddon, arena: Arena): Poller {
     handlers: [],
     onTurnEnd() {},
     start() {
-      if (poll !== undefined || closed) return;
-      const handle = native.startPoll(fd, drain);
-      if (typeof handle === 'number') throw createSystemError('uv_poll_start', handle);
-      poll = handle;
+      if (stopWaiting === undefined && !closed) stopWaiting = wait();
     },
     stop() {
-      if (poll === undefined) return;
-      native.stopPoll(poll);
-      poll = undefined;
+      stopWaiting?.();
+      stopWaiting = undefined;
     },
     close() {
       if (closed) return;
       poller.stop();
       closed = true;
-      position = end;
       native.close(fd);
     },
     drain,

@@ -1,4 +1,8 @@
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { createConnection, createServer } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, it } from 'vitest';
 import { createArena } from '../../../src/base/arena.ts';
@@ -16,6 +20,7 @@ const events = arena.allocate(12 * 300);
 
 const fds: number[] = [];
 const polls: PollHandle[] = [];
+const loops: PollHandle[] = [];
 function keep(fd: number): number {
   expect(fd).toBeGreaterThanOrEqual(0);
   fds.push(fd);
@@ -33,12 +38,38 @@ function poll(fd: number, callback: () => void): PollHandle {
   polls.push(handle);
   return handle;
 }
+/** Sleeps in a set of its own; `callback` gets the number of events, which lie at `events`. */
+function sleepIn(set: number, callback: (count: number) => void): PollHandle {
+  const handle = native.startEventLoop(set, events, 256, callback);
+  if (typeof handle === 'number') throw new Error(`startEventLoop: ${handle}`);
+  loops.push(handle);
+  return handle;
+}
+/** Milliseconds that this thread has run. */
+const ownCpuMs = (): number => Number(readFileSync('/proc/thread-self/schedstat', 'utf8').split(' ')[0]) / 1e6;
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 afterEach(() => {
   for (const handle of polls.splice(0)) native.stopPoll(handle);
+  for (const handle of loops.splice(0)) native.stopEventLoop(handle);
   for (const fd of fds.splice(0)) native.close(fd);
 });
+
+/** Runs `body` with the addon in a thread of its own, whose end is not announced to the poll. */
+async function runWorker(body: string): Promise<{ code: number; messages: unknown[] }> {
+  const source = `
+    const { parentPort } = require('node:worker_threads');
+    const native = require(${JSON.stringify(nativePath())});
+    native.bindArena(new ArrayBuffer(4096));
+    const fd = native.open(4, 2, 0);
+    new Uint8Array(0);
+    ${body}`;
+  const worker = new Worker(source, { eval: true });
+  const messages: unknown[] = [];
+  worker.on('message', (message) => messages.push(message));
+  const [code] = (await once(worker, 'exit')) as [number];
+  return { code, messages };
+}
 
 describe('epoll', () => {
   it('gives back the whole of kind and index', () => {
@@ -110,22 +141,6 @@ describe('startPoll', () => {
     expect(native.stopPoll({})).toBe(EINVAL);
   });
 
-  /** Runs `body` with the addon in a thread of its own, whose end is not announced to the poll. */
-  async function runWorker(body: string): Promise<{ code: number; messages: unknown[] }> {
-    const source = `
-      const { parentPort } = require('node:worker_threads');
-      const native = require(${JSON.stringify(nativePath())});
-      native.bindArena(new ArrayBuffer(4096));
-      const fd = native.open(4, 2, 0);
-      new Uint8Array(0);
-      ${body}`;
-    const worker = new Worker(source, { eval: true });
-    const messages: unknown[] = [];
-    worker.on('message', (message) => messages.push(message));
-    const [code] = (await once(worker, 'exit')) as [number];
-    return { code, messages };
-  }
-
   it('goes on after an exception that the process survives', async () => {
     const { code, messages } = await runWorker(`
       let calls = 0;
@@ -153,5 +168,164 @@ describe('startPoll', () => {
   it('lets the thread end when it is not referenced', async () => {
     const { code } = await runWorker(`native.unrefPoll(native.startPoll(native.epollCreate(), () => {}));`);
     expect(code).toBe(0);
+  });
+});
+
+describe('startEventLoop', () => {
+  /** What Node's own loop is for, each once; resolves when all have had their turn. */
+  async function useNode(): Promise<string[]> {
+    const done: string[] = [];
+    await new Promise((resolve) => setTimeout(resolve, 3));
+    done.push('timer');
+    await new Promise((resolve) => setImmediate(resolve));
+    done.push('immediate');
+    await new Promise<void>((resolve) => process.nextTick(resolve));
+    done.push('tick');
+    await stat('/');
+    done.push('thread');
+    const server = createServer((socket) => socket.pipe(socket));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const client = createConnection((server.address() as { port: number }).port, '127.0.0.1');
+    client.write('x');
+    await once(client, 'data');
+    client.destroy();
+    await new Promise((resolve) => server.close(resolve));
+    done.push('socket');
+    const signal = new Promise((resolve) => process.once('SIGWINCH', resolve));
+    process.kill(process.pid, 'SIGWINCH');
+    await signal;
+    done.push('signal');
+    return done;
+  }
+  const ALL = ['timer', 'immediate', 'tick', 'thread', 'socket', 'signal'];
+
+  it('lets Node have its turns while no event comes', async () => {
+    const set = keep(native.epollCreate());
+    let calls = 0;
+    sleepIn(set, () => calls++);
+    expect(await useNode()).toEqual(ALL);
+    expect(calls).toBe(0);
+  });
+
+  it('lets Node have its turns while events never cease', async () => {
+    const set = keep(native.epollCreate());
+    native.epollControl(set, EPOLL_ADD, makeReadable(), EVENT_IN, 1, 7);
+    let calls = 0;
+    const indices = new Set<number>();
+    sleepIn(set, (count) => {
+      calls++;
+      for (let i = 0; i < count; i++) {
+        const at = events + 12 * i;
+        if (arena.view.getUint32(at + 4, true) === 1) indices.add(arena.view.getUint32(at + 8, true));
+      }
+    });
+    expect(await useNode()).toEqual(ALL);
+    expect(calls).toBeGreaterThan(20);
+    expect([...indices]).toEqual([7]);
+  });
+
+  it('stops from inside the callback, and twice, and then Node sleeps by itself', async () => {
+    const set = keep(native.epollCreate());
+    native.epollControl(set, EPOLL_ADD, makeReadable(), EVENT_IN, 1, 0);
+    let calls = 0;
+    const handle = sleepIn(set, () => {
+      calls++;
+      native.stopEventLoop(handle);
+    });
+    await pause(10);
+    expect(calls).toBe(1);
+    expect(native.stopEventLoop(handle)).toBe(0);
+    const before = ownCpuMs();
+    await pause(200);
+    expect(ownCpuMs() - before).toBeLessThan(150);
+    // Node's loop was taken out of the set.
+    expect(native.epollWait(set, events, 2, 0)).toBe(1);
+  });
+
+  it('uses no processor time while nothing happens', async () => {
+    sleepIn(keep(native.epollCreate()), () => {});
+    const before = ownCpuMs();
+    await pause(200);
+    expect(ownCpuMs() - before).toBeLessThan(150);
+  });
+
+  it('refuses a second one, what is no set, no room and callbacks that are none', () => {
+    const set = keep(native.epollCreate());
+    expect(native.startEventLoop(99_999, events, 256, () => {})).toBe(EBADF);
+    expect(native.startEventLoop(set, events, 0, () => {})).toBe(EINVAL);
+    expect(native.startEventLoop(set, ARENA_BYTES - 11, 1, () => {})).toBe(EFAULT);
+    expect(native.startEventLoop(set, events, 1, undefined as unknown as () => void)).toBe(EINVAL);
+    expect(native.stopEventLoop({})).toBe(EINVAL);
+    sleepIn(set, () => {});
+    expect(native.startEventLoop(keep(native.epollCreate()), events, 1, () => {})).toBe(-16);
+    native.stopEventLoop(loops.pop()!);
+    sleepIn(set, () => {});
+  });
+
+  it('goes on after an exception that the process survives', async () => {
+    const { code, messages } = await runWorker(`
+      let calls = 0;
+      const set = native.epollCreate();
+      native.epollControl(set, 1, fd, 4, 1, 0);
+      const errors = [];
+      process.on('uncaughtException', (error) => errors.push(error.message));
+      const handle = native.startEventLoop(set, 0, 8, () => {
+        // Not the first calls: the thread's start keeps Node busy.
+        if (++calls === 1000) throw new Error('once');
+        if (calls <= 1000) return;
+        native.stopEventLoop(handle);
+        parentPort.postMessage(errors);
+      });`);
+    expect(messages).toEqual([['once']]);
+    expect(code).toBe(0);
+  });
+
+  it('ends with its thread while it runs', async () => {
+    const { code } = await runWorker(`
+      const set = native.epollCreate();
+      native.epollControl(set, 1, fd, 4, 1, 0);
+      let calls = 0;
+      native.startEventLoop(set, 0, 8, () => { if (++calls === 3) process.exit(7); });`);
+    expect(code).toBe(7);
+  });
+
+  it('goes on after it was stopped and continued, which ends a wait with nothing to do', async () => {
+    const child = spawn(process.execPath, [
+      '-e',
+      `const native = require(${JSON.stringify(nativePath())});
+      native.bindArena(new ArrayBuffer(4096));
+      const set = native.epollCreate();
+      native.epollControl(set, 1, 0, 1, 1, 0);
+      const handle = native.startEventLoop(set, 0, 8, () => {
+        native.stopEventLoop(handle);
+        require('node:fs').writeSync(1, 'event');
+      });
+      require('node:fs').writeSync(1, 'asleep');`,
+    ]);
+    try {
+      child.stdout.setEncoding('utf8');
+      expect(await once(child.stdout, 'data')).toEqual(['asleep']);
+      child.kill('SIGSTOP');
+      child.kill('SIGCONT');
+      // Not before the loop has gone to sleep again, which nothing tells.
+      await pause(50);
+      child.stdin.write('x');
+      expect(await once(child.stdout, 'data')).toEqual(['event']);
+    } finally {
+      child.kill('SIGKILL');
+    }
+  });
+
+  it('ends with its thread while it sleeps', async () => {
+    const worker = new Worker(
+      `const native = require(${JSON.stringify(nativePath())});
+      native.bindArena(new ArrayBuffer(4096));
+      native.startEventLoop(native.epollCreate(), 0, 8, () => {});
+      require('node:worker_threads').parentPort.postMessage('asleep');`,
+      { eval: true },
+    );
+    await once(worker, 'message');
+    expect(await worker.terminate()).toBe(1);
   });
 });
