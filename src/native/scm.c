@@ -11,15 +11,11 @@
 #include <unistd.h>
 
 #include "native.h"
+#include "scm.h"
 
 #ifndef SCM_PIDFD
 #define SCM_PIDFD 4
 #endif
-
-enum {
-  /* SCM_MAX_FD of the kernel. */
-  MAX_FDS = 253,
-};
 
 union fd_control {
   struct cmsghdr align;
@@ -59,6 +55,51 @@ static napi_value native_send_fds(napi_env env, napi_callback_info info) {
   return reply_result(&call, RETRY(sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)));
 }
 
+ssize_t receive_message(int fd, void *data, size_t length, struct received *received) {
+  union fd_control control;
+  struct iovec iovec = {.iov_base = data, .iov_len = length};
+  struct msghdr message = {
+      .msg_iov = &iovec, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+  received->count = 0;
+  memset(received->credentials, 0xff, sizeof received->credentials);
+  ssize_t taken = RETRY(recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
+  if (taken < 0) return -errno;
+
+  bool cut = (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0;
+  for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET) continue;
+    const uint8_t *payload = CMSG_DATA(header);
+    size_t size = header->cmsg_len - CMSG_LEN(0);
+    if (header->cmsg_type == SCM_RIGHTS) {
+      for (; size >= sizeof(int); size -= sizeof(int), payload += sizeof(int)) {
+        int received_fd;
+        memcpy(&received_fd, payload, sizeof received_fd);
+        if (received->count < MAX_FDS) {
+          received->fds[received->count++] = received_fd;
+        } else {
+          close(received_fd);
+          cut = true;
+        }
+      }
+    } else if (header->cmsg_type == SCM_CREDENTIALS && size >= sizeof(struct ucred)) {
+      struct ucred sender;
+      memcpy(&sender, payload, sizeof sender);
+      received->credentials[0] = sender.pid;
+      received->credentials[1] = (int32_t)sender.uid;
+      received->credentials[2] = (int32_t)sender.gid;
+    } else if (header->cmsg_type == SCM_PIDFD && size >= sizeof(int)) {
+      /* Nobody here asks for it; left alone it would leak. */
+      int pidfd;
+      memcpy(&pidfd, payload, sizeof pidfd);
+      if (pidfd >= 0) close(pidfd);
+    }
+  }
+  if (!cut) return taken;
+  for (size_t i = 0; i < received->count; i++) close(received->fds[i]);
+  received->count = 0;
+  return -EMSGSIZE;
+}
+
 /*
  * receiveFds(fd, bytes, offset, length, fds, credentials): bytes received, 0 at the end of a stream. fds[0] becomes the number of
  * descriptors, which follow it; credentials become pid, uid, gid, or -1 when none came. -EMSGSIZE: descriptors or payload were
@@ -79,53 +120,18 @@ static napi_value native_receive_fds(napi_env env, napi_callback_info info) {
   if ((uint64_t)offset + length > available) fail_call(&call, EFAULT);
   if (call.error != 0) return reply_refusal(&call);
 
-  union fd_control control;
-  struct iovec iovec = {.iov_base = data + offset, .iov_len = length};
-  struct msghdr message = {
-      .msg_iov = &iovec, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+  struct received received;
+  ssize_t taken = receive_message(fd, data + offset, length, &received);
   fds[0] = 0;
-  memset(credentials, 0xff, 3 * sizeof *credentials);
-  ssize_t received = RETRY(recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
-  if (received < 0) return reply(&call, -errno);
-
-  int got[MAX_FDS];
-  size_t count = 0;
-  bool cut = (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0;
-  for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL; header = CMSG_NXTHDR(&message, header)) {
-    if (header->cmsg_level != SOL_SOCKET) continue;
-    const uint8_t *payload = CMSG_DATA(header);
-    size_t size = header->cmsg_len - CMSG_LEN(0);
-    if (header->cmsg_type == SCM_RIGHTS) {
-      for (; size >= sizeof(int); size -= sizeof(int), payload += sizeof(int)) {
-        int received_fd;
-        memcpy(&received_fd, payload, sizeof received_fd);
-        if (count < MAX_FDS) {
-          got[count++] = received_fd;
-        } else {
-          close(received_fd);
-          cut = true;
-        }
-      }
-    } else if (header->cmsg_type == SCM_CREDENTIALS && size >= sizeof(struct ucred)) {
-      struct ucred sender;
-      memcpy(&sender, payload, sizeof sender);
-      credentials[0] = sender.pid;
-      credentials[1] = (int32_t)sender.uid;
-      credentials[2] = (int32_t)sender.gid;
-    } else if (header->cmsg_type == SCM_PIDFD && size >= sizeof(int)) {
-      /* Nobody here asks for it; left alone it would leak. */
-      int pidfd;
-      memcpy(&pidfd, payload, sizeof pidfd);
-      if (pidfd >= 0) close(pidfd);
-    }
-  }
-  if (cut || count > fds_length - 1) {
-    for (size_t i = 0; i < count; i++) close(got[i]);
+  memcpy(credentials, received.credentials, sizeof received.credentials);
+  if (taken < 0) return reply(&call, taken);
+  if (received.count > fds_length - 1) {
+    for (size_t i = 0; i < received.count; i++) close(received.fds[i]);
     return reply(&call, -EMSGSIZE);
   }
-  fds[0] = (int32_t)count;
-  memcpy(fds + 1, got, count * sizeof(int));
-  return reply(&call, received);
+  fds[0] = (int32_t)received.count;
+  memcpy(fds + 1, received.fds, received.count * sizeof(int));
+  return reply(&call, taken);
 }
 
 const struct export_row SCM_EXPORTS[] = {

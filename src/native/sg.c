@@ -7,26 +7,19 @@
  * wait in order. A pool lives until the environment and all of its threads have let go of it, since a thread cannot be ended while
  * the kernel has it.
  */
-#include <fcntl.h>
 #include <pthread.h>
 #include <scsi/sg.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "native.h"
+#include "sg.h"
 
 enum {
   CDB_BYTES_MAX = 32,
-  SENSE_BYTES = 96,
   DATA_BYTES_MAX = 65536,
-  STACK_BYTES = 128 * 1024,
   THREADS_MAX = 4096,
   /* What take() tells about a command, in this order. */
   RESULT_FIELDS = 8,
@@ -40,11 +33,9 @@ struct command {
   uint32_t timeout_ms;
   uint32_t cdb_length;
   uint32_t data_length;
-  int error;
-  uint32_t duration_us;
-  struct sg_io_hdr header;
+  struct sg_outcome outcome;
   uint8_t cdb[CDB_BYTES_MAX];
-  uint8_t sense[SENSE_BYTES];
+  uint8_t sense[SG_SENSE_BYTES];
   uint8_t data[];
 };
 
@@ -103,23 +94,17 @@ static void release_pool(struct sg_pool *pool) {
 }
 
 static void run_command(struct command *command) {
-  struct timespec start;
-  struct timespec end;
-  memset(&command->header, 0, sizeof command->header);
-  command->header.interface_id = 'S';
-  command->header.dxfer_direction = command->direction;
-  command->header.cmd_len = (unsigned char)command->cdb_length;
-  command->header.mx_sb_len = SENSE_BYTES;
-  command->header.dxfer_len = command->data_length;
-  command->header.dxferp = command->data;
-  command->header.cmdp = command->cdb;
-  command->header.sbp = command->sense;
-  command->header.timeout = command->timeout_ms;
-  clock_gettime(CLOCK_MONOTONIC, &start);
-  command->error = RETRY(ioctl(command->fd, SG_IO, &command->header)) < 0 ? errno : 0;
-  clock_gettime(CLOCK_MONOTONIC, &end);
-  int64_t microseconds = (int64_t)(end.tv_sec - start.tv_sec) * 1000000 + (end.tv_nsec - start.tv_nsec) / 1000;
-  command->duration_us = microseconds > UINT32_MAX ? UINT32_MAX : (uint32_t)microseconds;
+  const struct sg_request request = {
+      .fd = command->fd,
+      .direction = command->direction,
+      .cdb = command->cdb,
+      .cdb_length = (uint8_t)command->cdb_length,
+      .data = command->data,
+      .data_length = command->data_length,
+      .sense = command->sense,
+      .timeout_ms = command->timeout_ms,
+  };
+  run_sg_request(&request, &command->outcome);
 }
 
 static void *run_thread(void *data) {
@@ -155,20 +140,7 @@ static void *run_thread(void *data) {
 
 /* With the lock held. 0 or an error number. */
 static int start_thread(struct sg_pool *pool) {
-  pthread_attr_t attributes;
-  sigset_t all;
-  sigset_t before;
-  pthread_t thread;
-  int error = pthread_attr_init(&attributes);
-  if (error != 0) return error;
-  pthread_attr_setstacksize(&attributes, STACK_BYTES);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  /* Signals are for Node's threads; those that the C library keeps for itself stay open. */
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  error = pthread_create(&thread, &attributes, run_thread, pool);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  pthread_attr_destroy(&attributes);
+  int error = start_waiting_thread(run_thread, pool);
   if (error != 0) return error;
   pool->threads++;
   pool->holders++;
@@ -294,7 +266,7 @@ static napi_value native_sg_take(napi_env env, napi_callback_info info) {
   uint8_t *bytes = next_bytes(&call, &available);
   uint32_t sense_offset = next_uint(&call);
   uint32_t data_offset = next_uint(&call);
-  if (call.error == 0 && (uint64_t)sense_offset + SENSE_BYTES > available) fail_call(&call, EFAULT);
+  if (call.error == 0 && (uint64_t)sense_offset + SG_SENSE_BYTES > available) fail_call(&call, EFAULT);
   if (call.error != 0) return reply_refusal(&call);
   pthread_mutex_lock(&pool->lock);
   struct command *command = pool->done.first;
@@ -304,13 +276,8 @@ static napi_value native_sg_take(napi_env env, napi_callback_info info) {
     pthread_mutex_unlock(&pool->lock);
     return reply(&call, 0);
   }
-  uint32_t transferred = 0;
-  const struct sg_io_hdr *header = &command->header;
-  /* A driver that counts wrongly must not make us read what is not there. */
-  if (command->error == 0 && header->resid >= 0 && (uint32_t)header->resid <= command->data_length) {
-    transferred = command->data_length - (uint32_t)header->resid;
-  }
-  uint32_t back = command->direction == SG_DXFER_FROM_DEV ? transferred : 0;
+  const struct sg_outcome *outcome = &command->outcome;
+  uint32_t back = command->direction == SG_DXFER_FROM_DEV ? outcome->transferred : 0;
   if ((uint64_t)data_offset + back > available) {
     pthread_mutex_unlock(&pool->lock);
     return reply(&call, -EFAULT);
@@ -318,14 +285,14 @@ static napi_value native_sg_take(napi_env env, napi_callback_info info) {
   take_first(&pool->done);
   pthread_mutex_unlock(&pool->lock);
   result[0] = (int32_t)command->token;
-  result[1] = command->error;
-  result[2] = header->status;
-  result[3] = header->host_status;
-  result[4] = header->driver_status;
-  result[5] = header->sb_len_wr;
-  result[6] = (int32_t)transferred;
-  result[7] = (int32_t)(command->duration_us > INT32_MAX ? INT32_MAX : command->duration_us);
-  memcpy(bytes + sense_offset, command->sense, SENSE_BYTES);
+  result[1] = outcome->error;
+  result[2] = outcome->status;
+  result[3] = outcome->host_status;
+  result[4] = outcome->driver_status;
+  result[5] = outcome->sense_written;
+  result[6] = (int32_t)outcome->transferred;
+  result[7] = (int32_t)outcome->duration_us;
+  memcpy(bytes + sense_offset, command->sense, SG_SENSE_BYTES);
   memcpy(bytes + data_offset, command->data, back);
   free(command);
   return reply(&call, 1);
@@ -337,14 +304,13 @@ static napi_value native_describe_file(napi_env env, napi_callback_info info) {
   int32_t fd = next_int(&call);
   int32_t *out = next_int_array(&call, 4);
   if (call.error != 0) return reply_refusal(&call);
-  struct stat status;
-  if (fstat(fd, &status) < 0) return reply(&call, -errno);
-  int flags = fcntl(fd, F_GETFL);
-  if (flags < 0) return reply(&call, -errno);
-  out[0] = (int32_t)(status.st_mode & S_IFMT);
-  out[1] = (int32_t)major(status.st_rdev);
-  out[2] = (int32_t)minor(status.st_rdev);
-  out[3] = flags & (O_ACCMODE | O_PATH);
+  struct file_facts facts;
+  int error = read_file_facts(fd, &facts);
+  if (error != 0) return reply(&call, -error);
+  out[0] = (int32_t)facts.type;
+  out[1] = (int32_t)facts.major;
+  out[2] = (int32_t)facts.minor;
+  out[3] = (int32_t)facts.flags;
   return reply(&call, 0);
 }
 

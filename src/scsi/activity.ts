@@ -6,7 +6,7 @@
  */
 import type { OpenFile } from '../sys/sg.ts';
 import type { Peer } from './connection.ts';
-import { type Answer, NOTE_DENIED } from './executor.ts';
+import { NOTE_DENIED, type Outcome } from './executor.ts';
 import { isReserveOut, REQUEST_BYTES } from './helper-protocol.ts';
 import { STATUS_GOOD, STATUS_RESERVATION_CONFLICT } from './status.ts';
 
@@ -66,17 +66,16 @@ export class DeviceRecord extends Tally {
   }
 }
 
-/** A client, from its connection to its end; of one that left while a device had its request, until that is answered. */
+/** A client, from its connection to its end, which comes after its last answer. */
 export class ClientRecord extends Tally {
   readonly id: number;
   readonly peer: Peer;
   readonly sinceMs: number;
   lastMs: number;
-  /** What a device has, valid while `deviceFd` is not negative; the descriptor is open as long. */
+  /** What is not answered: the begin of the request, and its device where that can be told. As of when it was last looked. */
   request: Uint8Array | undefined;
-  deviceFd = -1;
+  file: OpenFile | undefined;
   requestSinceMs = 0;
-  hasLeft = false;
 
   constructor(id: number, peer: Peer, nowMs: number) {
     super();
@@ -117,24 +116,23 @@ export class Activity {
   /** @param brokeProtocol - why it ended */
   disconnect(client: ClientRecord, brokeProtocol: boolean): void {
     if (brokeProtocol) this.refused++;
-    client.hasLeft = true;
-    if (client.deviceFd < 0) this.clients.delete(client);
+    this.clients.delete(client);
   }
 
-  begin(client: ClientRecord, deviceFd: number, request: Uint8Array): void {
+  /** @param ageMs - how long ago the request came */
+  begin(client: ClientRecord, file: OpenFile | undefined, request: Uint8Array, ageMs = 0): void {
     client.request = request;
-    client.deviceFd = deviceFd;
-    client.requestSinceMs = this.now();
+    client.file = file;
+    client.requestSinceMs = this.now() - ageMs;
   }
 
-  finish(client: ClientRecord, request: Uint8Array, answer: Answer): void {
+  finish(client: ClientRecord, request: Uint8Array, answer: Omit<Outcome, 'sense'>): void {
     const nowMs = this.now();
     client.request = undefined;
-    client.deviceFd = -1;
+    client.file = undefined;
     client.lastMs = nowMs;
     client.count(answer.status);
     this.total.count(answer.status);
-    if (client.hasLeft) this.clients.delete(client);
     const { file } = answer;
     if (file === undefined || file.kind === 'other') {
       this.withoutDevice++;

@@ -3,18 +3,32 @@
  *
  * Requests of different connections run side by side, those of one in order. Who may connect is decided by the permissions of the
  * socket, and what a client may do by the devices that it can open: it must show a descriptor, writable for anything that changes.
+ *
+ * The connections are served by threads of the addon's (src/native/pr-server.c); here is decided which requests go to their devices, and here
+ * is kept and told what became of them. At most one request of a connection is carried out at a time, and nothing is read behind it until
+ * its answer has been taken by the socket, so a client that does not read, or sends ahead, waits for itself alone. There are no time
+ * limits: QEMU keeps its connection for as long as its guest lives.
  */
 import { createLogGate, type Logger, warnGated } from '../base/logger.ts';
 import { createSystemError } from '../sys/errors.ts';
 import type { NativeAddon, PollHandle } from '../sys/native-addon.ts';
+import { createPrThreads, type PrHost } from '../sys/pr-threads.ts';
 import type { OpenFile, SgQueue } from '../sys/sg.ts';
 import { getPeerCredentials } from '../sys/unix-socket.ts';
-import { Activity } from './activity.ts';
-import { Connection, type ConnectionEnd, type ConnectionHost, type Peer } from './connection.ts';
-import { type AccessEntry, describeAccess } from './describe.ts';
+import { Activity, type ClientRecord } from './activity.ts';
+import { CONNECTION_ENDS, type ConnectionEnd, type Peer } from './connection.ts';
+import { type AccessEntry, describeAccess, formatDevice } from './describe.ts';
 import type { DeviceRules } from './device-rules.ts';
-import { type Answer, createExecutor, type MultipathRoute } from './executor.ts';
-import { RESPONSE_HEADER_BYTES, RESPONSE_SENSE } from './helper-protocol.ts';
+import {
+  type Answer,
+  createDecider,
+  describeFault,
+  type MultipathRoute,
+  type Outcome,
+  THREADS_MAX,
+  tabulateOutcome,
+} from './executor.ts';
+import { RESPONSE_HEADER_BYTES } from './helper-protocol.ts';
 
 const EAGAIN = -11;
 const ECONNABORTED = -103;
@@ -22,6 +36,8 @@ const EINTR = -4;
 /** Without free descriptors the next client stays in the queue; the socket would be readable all the time. */
 const ACCEPT_RETRY_MS = 100;
 const WARN_INTERVAL_MS = 10_000;
+/** Commands that one device may have at a time: enough for any, and few enough that a device that is stuck leaves threads to others. */
+export const COMMANDS_PER_DEVICE = 16;
 
 export interface PrHelperServerOptions {
   readonly native: NativeAddon;
@@ -32,9 +48,9 @@ export interface PrHelperServerOptions {
   readonly rules?: DeviceRules;
   /** How devices with several paths are served; default: as any other, which reaches one path only. */
   readonly multipath?: MultipathRoute;
-  /** The queue that `multipath` uses too. */
+  /** The queue that `multipath` uses, which is closed at the end. */
   readonly queue?: SgQueue;
-  /** Called after each request. */
+  /** Called for each request, in order for each client, within milliseconds of its answer. */
   readonly onAccess?: (entry: AccessEntry) => void;
   /** The path of a device node, for `onAccess`. */
   readonly findPath?: (file: OpenFile) => string | undefined;
@@ -61,7 +77,7 @@ export interface PrHelperServer {
   /** Serves a connected stream socket, which becomes the server's. */
   attach(fd: number): void;
   status(): PrServerStatus;
-  /** The same in detail, for each client and device. */
+  /** The same in detail, for each client and device, as it is now. */
   readonly activity: Activity;
   /** Takes no more clients, ends those that wait for nothing, and resolves when the requests in the devices' hands are answered. */
   stop(): Promise<void>;
@@ -71,69 +87,82 @@ export interface PrHelperServer {
 const ORDERLY: ReadonlySet<ConnectionEnd> = new Set(['closed by the client', 'server stopped', 'socket error']);
 
 export function createPrHelperServer(options: PrHelperServerOptions): PrHelperServer {
-  const { native, log, onAccess, findPath, multipath, requestTimeoutMs = REQUEST_TIMEOUT_DEFAULT_MS } = options;
-  const executor = createExecutor({ ...options, requestTimeoutMs });
-  const connections = new Set<Connection>();
-  /** Closed by their clients while a device had their request. */
-  const orphans = new Set<Connection>();
-  const gate = createLogGate(WARN_INTERVAL_MS);
+  const { native, log, onAccess, findPath, multipath, queue } = options;
+  const decider = createDecider(options);
   const activity = new Activity();
-  /** Begun, answered or not. */
-  let requests = 0;
+  /** By slot. */
+  const connections = new Map<number, ClientRecord>();
+  const gate = createLogGate(WARN_INTERVAL_MS);
   let listenFd = -1;
   let listenPoll: PollHandle | undefined;
   let retry: NodeJS.Timeout | undefined;
   let stopped: (() => void) | undefined;
   let finishing = false;
 
-  const tell = (peer: Peer, request: Uint8Array, answer: Answer): void => {
+  const tell = (client: ClientRecord, request: Uint8Array, outcome: Outcome): void => {
+    activity.finish(client, request, outcome);
     if (onAccess === undefined) return;
-    const { file, status, sizeBytes, durationUs, note } = answer;
-    const sense = answer.bytes.subarray(RESPONSE_SENSE, RESPONSE_HEADER_BYTES);
+    const { file, status, sense, sizeBytes, durationUs, note } = outcome;
     const path = file === undefined ? undefined : findPath?.(file);
-    const { pid: peerPid, uid: peerUid } = peer;
+    const { pid: peerPid, uid: peerUid } = client.peer;
     onAccess(describeAccess({ peerPid, peerUid, file, path, request, status, sense, sizeBytes, durationUs, note }));
   };
 
   const finishIfDone = (): void => {
-    if (stopped === undefined || finishing || connections.size > 0 || orphans.size > 0) return;
+    if (stopped === undefined || finishing || connections.size > 0) return;
     finishing = true;
     const finished = stopped;
-    void Promise.resolve(multipath?.close?.()).then(() => {
-      executor.close();
+    void (async () => {
+      await multipath?.close?.();
+      await threads.close();
+      queue?.close();
       finished();
-    });
+    })();
   };
 
-  const host: ConnectionHost = {
-    native,
-    execute(connection, deviceFd, request, done) {
-      requests++;
-      activity.begin(connection.client, deviceFd, request);
-      executor.execute(deviceFd, request, (answer) => {
-        activity.finish(connection.client, request, answer);
-        tell(connection.client.peer, request, answer);
-        done(answer);
-      });
+  const host: PrHost = {
+    onQuestion(question) {
+      const { slot, request } = question;
+      const client = connections.get(slot)!;
+      const answer = (given: Answer): void => {
+        tell(client, request, given);
+        threads.answer(slot, given.bytes, RESPONSE_HEADER_BYTES + given.sizeBytes);
+      };
+      const decision = decider.decide(question, answer);
+      if (decision !== undefined && !threads.run(slot, decision === 'grant')) answer(decider.giveUp(question));
     },
-    onEnd(connection, end) {
-      connections.delete(connection);
-      if (connection.isBusy) orphans.add(connection);
-      const { pid, uid } = connection.client.peer;
+    onDone(done) {
+      const { slot, request, status, sense, sizeBytes, durationUs, file } = done;
+      tell(connections.get(slot)!, request, { status, sense, sizeBytes, durationUs, file, note: describeFault(done) });
+    },
+    onCrowded(_slot, file) {
+      const device = formatDevice(file);
+      log.warn(`device ${device} has ${COMMANDS_PER_DEVICE} commands that it has not answered: others wait for them`);
+    },
+    onEnd(slot, reason) {
+      const client = connections.get(slot)!;
+      const { pid, uid } = client.peer;
+      connections.delete(slot);
+      const end = CONNECTION_ENDS[reason]!;
       const isOrderly = ORDERLY.has(end);
-      activity.disconnect(connection.client, !isOrderly);
+      activity.disconnect(client, !isOrderly);
       if (isOrderly) log.debug(`client ${pid} (uid ${uid}): ${end}`);
       else {
         warnGated(log, gate, performance.now(), `closing the connection of process ${pid} (uid ${uid}): ${end}`);
       }
       finishIfDone();
     },
-    onIdle(connection) {
-      orphans.delete(connection);
-      if (stopped !== undefined && !connection.isClosed) connection.end('server stopped');
-      finishIfDone();
-    },
   };
+  const threads = createPrThreads(
+    native,
+    {
+      threads: THREADS_MAX,
+      perDevice: COMMANDS_PER_DEVICE,
+      timeoutMs: options.requestTimeoutMs ?? REQUEST_TIMEOUT_DEFAULT_MS,
+      judge: tabulateOutcome,
+    },
+    host,
+  );
 
   const attach = (fd: number): void => {
     let peer: Peer;
@@ -143,9 +172,13 @@ export function createPrHelperServer(options: PrHelperServerOptions): PrHelperSe
       native.close(fd);
       return;
     }
-    const connection = new Connection(host, fd, activity.connect(peer));
-    connections.add(connection);
-    connection.start();
+    const slot = threads.attach(fd);
+    if (slot < 0) {
+      native.close(fd);
+      log.warn(`a client cannot be served: ${createSystemError('attach', slot).message}`);
+      return;
+    }
+    connections.set(slot, activity.connect(peer));
   };
 
   const watchListener = (): void => {
@@ -186,16 +219,24 @@ export function createPrHelperServer(options: PrHelperServerOptions): PrHelperSe
       watchListener();
     },
     attach,
-    activity,
+    get activity() {
+      threads.collect();
+      for (const client of activity.clients) client.request = undefined;
+      for (const { slot, file, request, ageMs } of threads.pending()) {
+        activity.begin(connections.get(slot)!, file, request, ageMs);
+      }
+      return activity;
+    },
     status() {
-      const { good, conflicts, failures } = activity.total;
+      const inFlight = threads.collect();
+      const { requests, good, conflicts, failures } = activity.total;
       const { clientsTotal: connectionsTotal, refused } = activity;
-      const { size } = connections;
+      const all = requests + inFlight;
       return {
-        connections: size,
+        connections: connections.size,
         connectionsTotal,
-        requests,
-        inFlight: executor.pending,
+        requests: all,
+        inFlight,
         good,
         conflicts,
         failures,
@@ -208,7 +249,7 @@ export function createPrHelperServer(options: PrHelperServerOptions): PrHelperSe
       listenFd = -1;
       return new Promise((resolve) => {
         stopped = resolve;
-        for (const connection of [...connections]) if (!connection.isBusy) connection.end('server stopped');
+        threads.stop();
         finishIfDone();
       });
     },

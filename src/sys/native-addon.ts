@@ -18,6 +18,7 @@ export interface NativeAddon
     SpliceAddon,
     NamespaceAddon,
     SgAddon,
+    PrAddon,
     PrivilegesAddon {}
 
 /** What `startPoll` gives: opaque, kept alive by the addon while the poll runs. */
@@ -421,6 +422,62 @@ export interface SgAddon {
   sgTake(pool: SgPool, result: Int32Array, bytes: Uint8Array, senseOffset: number, dataOffset: number): number;
   /** fstat(2) and F_GETFL: `out` becomes the type (S_IFMT), major and minor of the device, O_ACCMODE and O_PATH. */
   describeFile(fd: number, out: Int32Array): number;
+}
+
+/** The threads of a reservation helper: opaque, ended when it is collected. */
+export type PrThreads = object;
+
+/**
+ * Reservation requests from the client's socket to the device and back, on threads of the addon's: src/native/pr-server.c. `slot` stands for a
+ * connection until its end is taken.
+ */
+export interface PrAddon {
+  /**
+   * @param threads - at most so many commands at a time, 1 to 4096
+   * @param perDevice - of one device's; others wait in order
+   * @param verdicts - 3 x 256 of 20 bytes, for each errno, host status and driver status: flags (1: it decides, 2: it has sense), status, sense
+   */
+  prCreate(threads: number, perDevice: number, timeoutMs: number, verdicts: Uint8Array): PrThreads | number;
+  /** An eventfd that is readable when there is something to take. It is the threads'. */
+  prEventFd(server: PrThreads): number;
+  /** Greets a client on a connected, non-blocking socket. @returns its slot, and the socket has an owner; or -errno, and it has not */
+  prAttach(server: PrThreads, fd: number): number;
+  /**
+   * Takes what there is to tell.
+   * @param numbers - becomes records taken, connections ended, 1 when there is more, requests not answered; then 16 for each record:
+   * kind, slot, type, major, minor, flags, status, payload, length of the request, errno, host status, driver status, microseconds
+   * @param bytes - 136 for each record: the first 40 of the request, and 96 of sense
+   * @param ended - slot and reason of each, whose slot is free then
+   * @param arm - 1: when there was nothing, the eventfd tells of the next; otherwise it tells of questions, and of records when there are many
+   */
+  prTake(server: PrThreads, numbers: Int32Array, bytes: Uint8Array, ended: Int32Array, arm: number): number;
+  /**
+   * Takes a request that is to be decided about: slot, type, major, minor, flags, errno of looking at the descriptor, the descriptor, which stays
+   * open until the request is answered or let through, length.
+   * @param bytes - at least 8208; becomes the request
+   * @returns 1; 0 when there is none, or -errno
+   */
+  prQuestion(server: PrThreads, numbers: Int32Array, bytes: Uint8Array): number;
+  /** Lets a request through. @param grant - 1: and all others for its device, but changes with a descriptor that is not writable */
+  prRun(server: PrThreads, slot: number, grant: number): number;
+  /** Answers a request. All is copied. */
+  prAnswer(server: PrThreads, slot: number, bytes: Uint8Array, lengthBytes: number): number;
+  /**
+   * Requests that are not answered, as far as there is room.
+   * @param numbers - 8 for each: slot, type, major, minor, flags, milliseconds since it came, length, errno of looking at the descriptor
+   * @param bytes - 40 for each: the begin of the request
+   * @returns how many
+   */
+  prPending(server: PrThreads, numbers: Int32Array, bytes: Uint8Array): number;
+  /** Ends connections that wait for nothing, the others when they have their answers. */
+  prStop(server: PrThreads): number;
+  /**
+   * Ends the threads; those that a device has, when it lets them. Every call but this and the next answers -EBADF afterwards.
+   * @returns how many there are still; the eventfd tells when the last one has left
+   */
+  prEnd(server: PrThreads): number;
+  /** Closes what is open, the eventfd too. @returns 0; -EBUSY (-16) while there are threads */
+  prClose(server: PrThreads): number;
 }
 
 /** Another user, and PID files. */

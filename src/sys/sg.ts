@@ -136,10 +136,15 @@ const described = new Int32Array(4);
 /** @throws Error with `errno` */
 export function describeFile(native: NativeAddon, fd: number): OpenFile {
   checkStatus(native.describeFile(fd, described), 'fstat');
-  const type = described[0]!;
-  const major = described[1]!;
-  const minor = described[2]!;
-  const flags = described[3]!;
+  return readOpenFile(described, 0);
+}
+
+/** From the type, major, minor and flags that the addon gives. */
+export function readOpenFile(numbers: Int32Array, at: number): OpenFile {
+  const type = numbers[at]!;
+  const major = numbers[at + 1]!;
+  const minor = numbers[at + 2]!;
+  const flags = numbers[at + 3]!;
   const kind = type === S_IFMT_BLOCK ? 'block' : type === S_IFMT_CHARACTER ? 'character' : 'other';
   return { kind, major, minor, isWritable: (flags & O_ACCMODE) !== O_RDONLY };
 }

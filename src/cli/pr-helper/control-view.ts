@@ -15,8 +15,6 @@ export interface PrViewSource {
   readonly socketPath: string | undefined;
   readonly requestTimeoutMs: number;
   readonly findPath: (file: OpenFile) => string | undefined;
-  /** What an open descriptor is; undefined when it cannot be told. */
-  readonly describe: (fd: number) => OpenFile | undefined;
   /** When the process began, as {@link Activity.nowMs} counts. */
   readonly startMs: number;
 }
@@ -114,7 +112,7 @@ export function viewPrStatus(source: PrViewSource): PrStatusView {
     pid: servingPid(),
     uptimeSeconds: seconds(source.startMs, nowMs),
     socket: source.socketPath ?? null,
-    clients: [...activity.clients].filter(({ hasLeft }) => !hasLeft).length,
+    clients: activity.clients.size,
     clientsTotal: activity.clientsTotal,
     clientsRefused: activity.refused,
     devices: activity.devices.size,
@@ -135,17 +133,17 @@ export function viewClients({ activity }: PrViewSource): ClientView[] {
     ageSeconds: seconds(client.sinceMs, nowMs),
     idleSeconds: seconds(client.lastMs, nowMs),
     ...viewTally(client),
-    busy: client.deviceFd >= 0,
+    busy: client.request !== undefined,
   }));
 }
 
 /** Those that devices have now, the oldest first. */
 export function viewRequests(source: PrViewSource): RequestView[] {
-  const { activity, findPath, describe } = source;
+  const { activity, findPath } = source;
   const nowMs = activity.nowMs();
   const oldestFirst = listBusy(activity).sort((a, b) => a.requestSinceMs - b.requestSinceMs);
   return oldestFirst.map((client) => {
-    const file = describe(client.deviceFd);
+    const { file } = client;
     return {
       client: client.id,
       ...viewPeer(client.peer),
@@ -185,7 +183,7 @@ export function viewReservations(source: PrViewSource): ReservationsView[] {
 }
 
 function listBusy({ clients }: Activity): ClientRecord[] {
-  return [...clients].filter(({ deviceFd }) => deviceFd >= 0);
+  return [...clients].filter(({ request }) => request !== undefined);
 }
 
 function isStuck(client: ClientRecord, nowMs: number, requestTimeoutMs: number): boolean {

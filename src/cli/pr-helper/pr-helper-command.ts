@@ -10,7 +10,6 @@ import { createAnswerQueue } from '../../scsi/executor.ts';
 import { createMultipathRoute } from '../../scsi/multipath/route.ts';
 import { createPrHelperServer, type PrHelperServer, REQUEST_TIMEOUT_DEFAULT_MS } from '../../scsi/server.ts';
 import { loadNative, type NativeAddon } from '../../sys/native.ts';
-import { describeFile, type OpenFile } from '../../sys/sg.ts';
 import { FIRST_ACTIVATED_FD, takeActivatedCount } from '../../sys/systemd-activation.ts';
 import type { ControlServer } from '../control/server.ts';
 import { launchDaemon, prepareReadiness, takeDaemonMark } from '../daemonise.ts';
@@ -161,9 +160,16 @@ async function serve(given: Given, identity: Identity, activated: number, isDaem
     });
     server.listen(fd);
     if (controlFd !== undefined) {
-      const describe = (deviceFd: number): OpenFile | undefined => describeOpenFile(native, deviceFd);
-      const { activity } = server;
-      const source = { activity, socketPath: path, requestTimeoutMs, findPath, describe, startMs };
+      const serving = server;
+      const source = {
+        get activity() {
+          return serving.activity;
+        },
+        socketPath: path,
+        requestTimeoutMs,
+        findPath,
+        startMs,
+      };
       control = await openControl(controlFd, source, logger);
     }
     if (given.has('no-sandbox')) {
@@ -188,14 +194,6 @@ async function openControl(fd: number, source: PrViewSource, log: ClosableLogger
   const { openControlServer } = await import('../control/server.ts');
   const { createPrAnswerer } = await import('./control-routes.ts');
   return openControlServer(fd, createPrAnswerer(source), log);
-}
-
-function describeOpenFile(native: NativeAddon, fd: number): OpenFile | undefined {
-  try {
-    return describeFile(native, fd);
-  } catch {
-    return undefined;
-  }
 }
 
 function listenAt(native: NativeAddon, path: string, given: Given): Promise<number> {

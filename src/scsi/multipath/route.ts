@@ -28,7 +28,7 @@ import {
   type PathReply,
   reserveOut,
 } from './fan-out.ts';
-import { findMultipath, type MultipathDevice, type PathDevice } from './topology.ts';
+import { findMultipath, isNeverMultipath, type MultipathDevice, type PathDevice } from './topology.ts';
 
 export type MultipathPolicy = 'fan-out' | 'refuse';
 
@@ -185,6 +185,7 @@ export function createMultipathRoute(options: MultipathRouteOptions): ManagedMul
   let closed = false;
 
   return {
+    neverTakes: isNeverMultipath,
     take(_fd, file, request, reply) {
       if (file.kind !== 'block' || !isReserveOut(request)) return false;
       const topology = findMultipath(file.major, file.minor, sysfs);

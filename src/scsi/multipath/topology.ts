@@ -6,6 +6,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { OpenFile } from '../../sys/sg.ts';
 
 /** A path: a block device of its own. */
 export interface PathDevice {
@@ -28,6 +29,18 @@ export type Topology = MultipathDevice | 'several' | undefined;
 const UUID_PREFIX = 'mpath-';
 /** Deeper stacks do not exist; a loop in what we read must not hold us. */
 const DEPTH_MAX = 8;
+
+/** SCSI disks: include/uapi/linux/major.h of the kernel. device-mapper has a number that is given at run time. */
+const DISK_MAJORS: ReadonlySet<number> = new Set([
+  8,
+  ...Array.from({ length: 7 }, (_, i) => 65 + i),
+  ...Array.from({ length: 8 }, (_, i) => 128 + i),
+]);
+
+/** Whether a number alone says that a device is none of device-mapper's, now and later. */
+export function isNeverMultipath({ kind, major }: OpenFile): boolean {
+  return kind === 'character' || (kind === 'block' && DISK_MAJORS.has(major));
+}
 
 /** @returns undefined for a device with one path */
 export function findMultipath(major: number, minor: number, sysfs = '/sys'): Topology {

@@ -274,6 +274,8 @@ except OSError: sys.exit(7)`;
   it('appends a line of JSON for each request to the access log, also when it runs as another user', async () => {
     const log = join(folder, 'access.json');
     await start(['-u', 'nobody', '--access-log', log]);
+    // It is written beside the answer.
+    await waitUntil('the access log to be written', () => readFileSync(log, 'utf8').includes('\n'), 20_000);
     expect(JSON.parse(readFileSync(log, 'utf8').split('\n')[0]!)).toMatchObject({
       peerPid: process.pid,
       peerUid: 0,

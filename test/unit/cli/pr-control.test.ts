@@ -9,7 +9,7 @@ import {
   viewReservations,
 } from '../../../src/cli/pr-helper/control-view.ts';
 import { Activity } from '../../../src/scsi/activity.ts';
-import type { Answer } from '../../../src/scsi/executor.ts';
+import type { Outcome } from '../../../src/scsi/executor.ts';
 import { createParameterList } from '../../../src/scsi/parameter-data.ts';
 import { createReserveIn, createReserveOut } from '../../../src/scsi/persistent-reserve.ts';
 import type { OpenFile } from '../../../src/sys/sg.ts';
@@ -26,7 +26,6 @@ const source = (activity: Activity): PrViewSource => ({
   socketPath: '/run/pr.sock',
   requestTimeoutMs: 30_000,
   findPath: ({ major, minor }) => (major === 8 && minor === 0 ? '/dev/sda' : undefined),
-  describe: (fd) => (fd === 7 ? DISK : undefined),
   startMs: 0,
 });
 
@@ -37,8 +36,8 @@ function request(cdb: Uint8Array, parameters: Uint8Array = new Uint8Array(0)): U
 const READ_KEYS = request(createReserveIn(0, 8192));
 const RESERVE = request(createReserveOut(1, 5, 24), createParameterList({ reservationKey: 0xabcdn }));
 
-const answered = (status: number): Answer => ({
-  ...{ bytes: new Uint8Array(104), sizeBytes: 0, durationUs: 1, note: undefined },
+const answered = (status: number): Outcome => ({
+  ...{ sense: new Uint8Array(96), sizeBytes: 0, durationUs: 1, note: undefined },
   ...{ status, file: DISK },
 });
 
@@ -52,7 +51,7 @@ function makeActivity(): Activity {
   nowMs = 4000;
   activity.finish(loser, RESERVE, answered(0x18));
   nowMs = 10_000;
-  activity.begin(loser, 7, RESERVE);
+  activity.begin(loser, DISK, RESERVE);
   return activity;
 }
 

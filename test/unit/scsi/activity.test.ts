@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { Activity } from '../../../src/scsi/activity.ts';
-import { type Answer, NOTE_DENIED } from '../../../src/scsi/executor.ts';
+import { NOTE_DENIED, type Outcome } from '../../../src/scsi/executor.ts';
 import { createParameterList } from '../../../src/scsi/parameter-data.ts';
 import { createReserveIn, createReserveOut } from '../../../src/scsi/persistent-reserve.ts';
 import type { OpenFile } from '../../../src/sys/sg.ts';
@@ -16,8 +16,8 @@ const disk = (minor: number, kind: OpenFile['kind'] = 'block'): OpenFile => ({
   isWritable: true,
 });
 
-function answer(status: number, file: OpenFile | undefined, note?: string): Answer {
-  return { bytes: new Uint8Array(104), status, sizeBytes: 0, durationUs: 1, file, note };
+function answer(status: number, file: OpenFile | undefined, note?: string): Omit<Outcome, 'sense'> {
+  return { status, sizeBytes: 0, durationUs: 1, file, note };
 }
 
 function request(cdb: Uint8Array, parameters: Uint8Array = new Uint8Array(0)): Uint8Array {
@@ -45,7 +45,7 @@ describe('what a helper has done', () => {
       [b, REGISTER, CONFLICT, 0],
       [b, READ_KEYS, CHECK, 1],
     ] as const) {
-      activity.begin(client, 9, bytes);
+      activity.begin(client, undefined, bytes);
       activity.finish(client, bytes, answer(status, disk(minor)));
     }
     expect(activity.total).toMatchObject({ requests: 4, good: 2, conflicts: 1, failures: 1 });
@@ -102,15 +102,17 @@ describe('what a helper has done', () => {
     expect([...activity.devices.values()].map(({ file }) => file.kind)).toEqual(['block', 'character']);
   });
 
-  it('forgets a client with its connection, but not before a device has answered it', () => {
-    const { activity } = open();
+  it('forgets a client with its connection, and knows what of it is not answered', () => {
+    const { activity, at } = open();
     const [idle, busy] = [activity.connect({ pid: 1, uid: 0 }), activity.connect({ pid: 2, uid: 0 })];
-    activity.begin(busy, 9, READ_KEYS);
+    at(100);
+    activity.begin(busy, disk(0), READ_KEYS, 40);
     activity.disconnect(idle, true);
-    activity.disconnect(busy, false);
     expect([...activity.clients]).toEqual([busy]);
-    expect(busy).toMatchObject({ hasLeft: true, deviceFd: 9 });
+    expect(busy).toMatchObject({ request: READ_KEYS, requestSinceMs: 60 });
     activity.finish(busy, READ_KEYS, answer(GOOD, disk(0)));
+    expect(busy.request).toBeUndefined();
+    activity.disconnect(busy, false);
     expect(activity.clients.size).toBe(0);
     expect(activity).toMatchObject({ refused: 1, clientsTotal: 2 });
   });
