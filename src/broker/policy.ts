@@ -167,12 +167,14 @@ export class Permissions {
   /** Stacks that may run for the user at a time. */
   readonly maxNetworks: number;
   private readonly rules: readonly Rule[];
+  private readonly verbs: ReadonlySet<Verb>;
   private readonly networks: Readonly<Record<string, Network>>;
 
   constructor(policy: Policy, peer: Peer) {
     this.peer = peer;
     this.rules = policy.rules.filter((rule) => appliesTo(rule, peer));
     this.networks = policy.networks ?? {};
+    this.verbs = new Set(VERBS.filter((verb) => this.withVerb(verb).length > 0));
     this.maxNetworks = Math.max(
       ...this.rules.map(({ quota }) => quota?.networks ?? -1),
       this.rules.some(({ quota }) => quota?.networks !== undefined) ? -1 : DEFAULT_NETWORKS,
@@ -186,7 +188,7 @@ export class Permissions {
 
   /** @throws BrokerError `denied`, as all that follow */
   checkVerb(verb: Verb): void {
-    if (this.withVerb(verb).length === 0) this.deny(`may not '${verb}'`);
+    if (!this.verbs.has(verb)) this.deny(`may not '${verb}'`);
   }
 
   /** @param access - whether the user may `take`, `copy` and `stat` it, or also `drop` it */

@@ -153,6 +153,8 @@ const envelopeSchema = z.looseObject({
   fds: z.int().min(0).max(253),
 });
 
+const decoder = new TextDecoder('utf-8', { fatal: true });
+
 /** A request whose syntax is right. */
 export type BrokerRequest = {
   [V in Verb]: { readonly id: RequestId; readonly verb: V; readonly fds: number; readonly asked: VerbRequest<V> };
@@ -165,7 +167,7 @@ export type BrokerRequest = {
 export function parseRequest(bytes: Uint8Array, onId: (id: RequestId) => void): BrokerRequest {
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+    value = JSON.parse(decoder.decode(bytes));
   } catch (error) {
     throw new BrokerError('bad-request', `not JSON: ${error instanceof Error ? error.message : error}`);
   }

@@ -80,16 +80,19 @@ interface Connection {
 
 export class BrokerServer {
   private readonly options: BrokerServerOptions;
+  private readonly context: VerbContext;
   private readonly connections = new Set<Connection>();
   private readonly bytes = new Uint8Array(MAX_MESSAGE_BYTES + 1);
   private readonly fds = new Int32Array(1 + MAX_MESSAGE_FDS);
   private readonly credentials = new Int32Array(3);
+  private readonly sending = new Int32Array(MAX_MESSAGE_FDS);
   /** Names of the listeners: a socket that is bound or connected to one of them is the broker's. */
   private readonly ownNames = new Set<string>();
   private readonly listeners: { readonly fd: number; readonly poll: PollHandle }[] = [];
 
   constructor(options: BrokerServerOptions) {
     this.options = options;
+    this.context = { ...options, ownNames: this.ownNames };
   }
 
   get connectionCount(): number {
@@ -190,7 +193,8 @@ export class BrokerServer {
       this.end(connection);
       return false;
     }
-    const fds = Array.from(this.fds.subarray(1, 1 + this.fds[0]!));
+    const fds: number[] = [];
+    for (let i = 1; i <= this.fds[0]!; i++) fds.push(this.fds[i]!);
     this.handle(connection, this.bytes.subarray(0, got), fds);
     return true;
   }
@@ -269,7 +273,7 @@ export class BrokerServer {
       what: unknown,
       came: readonly number[],
     ) => VerbAnswer | Promise<VerbAnswer>;
-    return run({ ...this.options, ownNames: this.ownNames }, connection.may, asked, fds);
+    return run(this.context, connection.may, asked, fds);
   }
 
   private refuse(
@@ -286,7 +290,8 @@ export class BrokerServer {
   private send(connection: Connection, message: Waiting): void {
     const { native } = this.options;
     const { bytes, fds, settle } = message;
-    const sent = native.sendFds(connection.fd, bytes, 0, bytes.length, Int32Array.from(fds), fds.length);
+    for (let i = 0; i < fds.length; i++) this.sending[i] = fds[i]!;
+    const sent = native.sendFds(connection.fd, bytes, 0, bytes.length, this.sending, fds.length);
     if (sent === EAGAIN) {
       this.wait(connection, message);
       return;

@@ -86,7 +86,10 @@ async function serve(programName: string, given: Given): Promise<number> {
       trustWritable: given.has('trust-writable-acl'),
     }),
     joinNetwork: networks.join,
-    audit: (record) => logRequest(log, record),
+    audit: (record) => {
+      // Refusals are warnings; making up the others' lines for nobody costs more than some requests do.
+      if (record.error !== undefined || !given.has('quiet')) logRequest(log, record);
+    },
     onName: (entry, ended) => {
       if (ended === undefined || ended === 'taken' || ended === 'dropped') return;
       log.info(`'${entry.name}' of user ${entry.owner} ended: ${ended}`, {
