@@ -313,7 +313,7 @@ export class FakeSockets implements HostSockets {
     return this.sockets.size - waiting;
   }
 
-  private find(fd: number, call: string): FakeSocket {
+  protected find(fd: number, call: string): FakeSocket {
     this.calls.set(call, (this.calls.get(call) ?? 0) + 1);
     const socket = this.sockets.get(fd);
     if (socket === undefined) throw new Error(`${call} on descriptor ${fd}, which is not open`);
