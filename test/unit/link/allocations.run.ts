@@ -1,17 +1,18 @@
 /**
- * Measures what frames leave on the heap as they pass a stream link, in a process of its own and bundled as the executables are, so
+ * Measures what frames leave on the heap as they pass a stream link or a tap, in a process of its own and bundled as the executables are, so
  * that the test runner's wrappers do not take part. Prints JSON: bytes per frame by direction.
  */
 import { createArena } from '../../../src/base/arena.ts';
 import { createStreamLink } from '../../../src/link/stream.ts';
-import type { HostSockets } from '../../../src/stack/ports.ts';
+import { createTapLink } from '../../../src/link/tap.ts';
+import { EVENT_IN, type GuestLink, type HostSockets } from '../../../src/stack/ports.ts';
 
 const FRAME_BYTES = 1514;
 const BATCH = 64;
 /** 20 480 frames. */
 const BATCHES = 320;
 
-const arena = createArena(16 << 20);
+const arena = createArena(32 << 20);
 const prepared = arena.allocate(BATCH * (4 + FRAME_BYTES));
 for (let i = 0; i < BATCH; i++) arena.view.setUint32(prepared + i * (4 + FRAME_BYTES), FRAME_BYTES);
 
@@ -28,26 +29,47 @@ const sockets = {
   },
   send: (_fd: number, _offset: number, lengthBytes: number): number => lengthBytes,
 } as unknown as HostSockets;
-const link = createStreamLink({ arena, sockets });
-link.attach(3);
+const stream = createStreamLink({ arena, sockets });
+stream.attach(3);
+
+const tapFrames = arena.allocate(BATCH * 2048);
+const tun = {
+  setNonBlocking: () => 0,
+  tunRead(_fd: number, _offset: number, _bytes: number, _slot: number, headerBytes: number, list: Int32Array): number {
+    if (!ready) return -11;
+    ready = false;
+    for (let i = 0; i < BATCH; i++) {
+      list[2 * i] = tapFrames + i * 2048 + headerBytes;
+      list[2 * i + 1] = FRAME_BYTES;
+    }
+    return BATCH;
+  },
+  tunWrite: (_fd: number, _offset: number, lengthBytes: number): number => lengthBytes,
+};
+const tap = createTapLink({ arena, sockets, native: tun, vnetHeader: true, udpSegmentation: true });
+tap.attach(4);
+
+/** A link and how it hears of events. */
+type Link = GuestLink & { onHostEvent(events: number): unknown };
+
 const frames = new Int32Array(8192);
 
-function receiveBatches(count: number): number {
+function receiveBatches(link: Link, count: number): number {
   let total = 0;
   for (let batch = 0; batch < count; batch++) {
     ready = true;
-    link.onHostEvent(1);
+    link.onHostEvent(EVENT_IN);
     for (let got = link.receive(frames); got > 0; got = link.receive(frames)) total += got;
   }
   return total;
 }
 
-function sendBatches(count: number): number {
+function sendBatches(link: Link, count: number): number {
   let total = 0;
   for (let batch = 0; batch < count; batch++) {
     for (let i = 0; i < BATCH; i++) {
-      const start = link.reserve(4 + FRAME_BYTES);
-      link.commit(start + 4, FRAME_BYTES);
+      const start = link.reserve(link.headroomBytes + FRAME_BYTES);
+      link.commit(start + link.headroomBytes, FRAME_BYTES);
       total++;
     }
     link.flush();
@@ -74,9 +96,19 @@ function measureNs(run: (batches: number) => number): number {
   return Number(process.hrtime.bigint() - start) / count;
 }
 
+const receiveStream = (batches: number): number => receiveBatches(stream, batches);
+const sendStream = (batches: number): number => sendBatches(stream, batches);
+const receiveTap = (batches: number): number => receiveBatches(tap, batches);
+const sendTap = (batches: number): number => sendBatches(tap, batches);
+
 console.log(
   JSON.stringify({
-    bytes: { fromGuest: measure(receiveBatches), toGuest: measure(sendBatches) },
-    ns: { fromGuest: measureNs(receiveBatches), toGuest: measureNs(sendBatches) },
+    bytes: {
+      fromGuest: measure(receiveStream),
+      toGuest: measure(sendStream),
+      fromTap: measure(receiveTap),
+      toTap: measure(sendTap),
+    },
+    ns: { fromGuest: measureNs(receiveStream), toGuest: measureNs(sendStream) },
   }),
 );
