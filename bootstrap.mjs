@@ -122,3 +122,17 @@ step(
   ),
   () => runQuietly('bundling', process.execPath, [join(root, 'bundle.mjs')]),
 );
+
+// For packing only: it takes longer than all that is needed to run.
+if (process.argv.includes('--types')) {
+  step(
+    'types',
+    "declaring the library's types",
+    ['src', 'tsconfig.json', 'tsconfig.types.json', 'package-lock.json'],
+    ['dist/lib/index.d.ts'],
+    () => {
+      for (const name of filesBelow('dist/lib')) if (name.endsWith('.d.ts')) rmSync(join(root, name));
+      runQuietly('tsc', process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.types.json']);
+    },
+  );
+}

@@ -18,11 +18,17 @@ export {
   type QmpExecuteOptions,
   type QmpVersion,
 } from './broker/qmp-client.ts';
+export { Activity, type ClientRecord, type DeviceRecord, type NotedRequest, type Tally } from './scsi/activity.ts';
 export { connectPrManager, openPrManager, type PrAnswer, type PrManagerClient } from './scsi/client.ts';
 export { type AccessEntry, formatAccess } from './scsi/describe.ts';
 export { type DeviceRule, type DeviceRules, parseDeviceRule } from './scsi/device-rules.ts';
-export { createAnswerQueue } from './scsi/executor.ts';
-export { createMultipathRoute, type MultipathPolicy } from './scsi/multipath/route.ts';
+export { createAnswerQueue, type MultipathRoute } from './scsi/executor.ts';
+export {
+  createMultipathRoute,
+  type ManagedMultipathRoute,
+  type MultipathPolicy,
+  type MultipathRouteOptions,
+} from './scsi/multipath/route.ts';
 export * from './scsi/parameter-data.ts';
 export * from './scsi/persistent-reserve.ts';
 export { describeSense, parseSense, type Sense, writeSense } from './scsi/sense.ts';
@@ -34,4 +40,6 @@ export {
 } from './scsi/server.ts';
 export { judgeOutcome, nameStatus, type SgOutcome, type Verdict } from './scsi/status.ts';
 export { loadNative } from './sys/native.ts';
+export type { NativeAddon } from './sys/native-addon.ts';
+export type { OpenFile, SgQueue } from './sys/sg.ts';
 export { connectUnix, createSocketPair, listenUnix } from './sys/unix-socket.ts';

@@ -35,7 +35,7 @@ export class Tally {
 /** A request that is kept for its device: the last of its kind. */
 export class NotedRequest {
   /** The CDB with its padding, and as much of the parameters as there is. */
-  readonly bytes = new Uint8Array(NOTED_BYTES);
+  readonly bytes: Uint8Array = new Uint8Array(NOTED_BYTES);
   lengthBytes = 0;
   peer: Peer | undefined;
   atMs = 0;
@@ -54,8 +54,8 @@ export class DeviceRecord extends Tally {
   /** Of `failures`, those that a rule made. */
   denied = 0;
   /** Requests by service action. */
-  readonly in = new Float64Array(ACTIONS);
-  readonly out = new Float64Array(ACTIONS);
+  readonly in: Float64Array = new Float64Array(ACTIONS);
+  readonly out: Float64Array = new Float64Array(ACTIONS);
   /** The last PERSISTENT RESERVE OUT that was GOOD. */
   readonly lastChange = new NotedRequest();
   readonly lastConflict = new NotedRequest();

@@ -89,7 +89,7 @@ export function innerQemu(options: {
   return [
     'qemu-system-x86_64 -nodefaults -no-user-config -display none -machine pc -accel tcg -cpu max -no-reboot -m 192',
     `-kernel ${options.kernel} -initrd ${options.initramfs}`,
-    "-append 'console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off nokaslr'",
+    "-append 'console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off nokaslr no_timer_check'",
     `-serial file:${options.console}`,
     `-object pr-manager-helper,id=pr0,path=${options.socket}`,
     '-device virtio-scsi-pci',
