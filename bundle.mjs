@@ -40,6 +40,12 @@ const FRONTS = {
 /** Command lines for the run that gives the bytecode; others show their help. */
 const TRIALS = {
   'passel-passt': (folder) => ['--quiet', '--socket', `${folder}/socket`, '--pid', `${folder}/pid`],
+  // To where it would become the command, which cannot be executed: the bytecode is written at the end of the process.
+  'passel-fd-broker': (folder) => {
+    writeFileSync(`${folder}/command`, '#!/no/such/interpreter\n', { mode: 0o755 });
+    const opened = ['--fd', `a=unix-listen:${folder}/socket`, '--monitor', `${folder}/monitor`];
+    return ['run', ...opened, '--', `${folder}/command`, '@a@'];
+  },
 };
 
 const TRIAL_TIMEOUT_MS = 60_000;

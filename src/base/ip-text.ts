@@ -2,14 +2,15 @@
  * Addresses between their text form and the four 32-bit words that all parts of passel pass around (IPv4 v4-mapped: 0, 0, 0xffff,
  * address). Control path only: the data path never sees text.
  */
-import { isIPv4, isIPv6 } from 'node:net';
+/** Loaded by those who have an address to read: it takes longer than the rest of a short start. */
+const net = () => process.getBuiltinModule('node:net');
 
 /** Third word of a v4-mapped address (RFC 4291, 2.5.5.2). */
 const V4_MAPPED_WORD = 0xffff;
 
 /** IPv4 text → uint32, or undefined if it is not dotted decimal with four parts. */
 export function parseIpv4(text: string): number | undefined {
-  if (!isIPv4(text)) return undefined;
+  if (!net().isIPv4(text)) return undefined;
   let value = 0;
   for (const part of text.split('.')) value = value * 256 + Number(part);
   return value;
@@ -17,7 +18,7 @@ export function parseIpv4(text: string): number | undefined {
 
 /** IPv6 text (RFC 4291, 2.2, without zone) → 4 words, or undefined. */
 export function parseIpv6(text: string): Uint32Array | undefined {
-  if (!isIPv6(text) || text.includes('%')) return undefined;
+  if (!net().isIPv6(text) || text.includes('%')) return undefined;
   const tail = /^(.*:)(\d+\.\d+\.\d+\.\d+)$/.exec(text);
   let hex = text;
   if (tail !== null) {

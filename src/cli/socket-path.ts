@@ -3,7 +3,6 @@
  * taken over; one that answers belongs to somebody and is refused.
  */
 import { lstatSync, unlinkSync } from 'node:fs';
-import { connect } from 'node:net';
 import { PasselError, reasonOf } from '../base/errors.ts';
 
 /** sockaddr_un holds 108 bytes with the terminating zero (unix(7)). */
@@ -56,7 +55,9 @@ async function freePath(path: string, option: string): Promise<boolean> {
   return true;
 }
 
+/** Node's network modules take longer to load than all else that a start does; few starts find a socket there. */
 function answers(path: string): Promise<boolean> {
+  const { connect } = process.getBuiltinModule('node:net');
   return new Promise((resolve) => {
     const socket = connect({ path });
     socket.once('connect', () => {

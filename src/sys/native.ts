@@ -1,6 +1,5 @@
 /** Finds and loads the C addon. */
 import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PasselError, reasonOf } from '../base/errors.ts';
@@ -30,7 +29,9 @@ export function loadNative(): NativeAddon {
   if (loaded !== undefined) return loaded;
   const path = nativePath();
   try {
-    loaded = createRequire(here)(path) as NativeAddon;
+    // What a bundle is given need not be loaded.
+    const load = typeof require === 'undefined' ? process.getBuiltinModule('node:module').createRequire(here) : require;
+    loaded = load(path) as NativeAddon;
   } catch (error) {
     const reason = existsSync(path) ? reasonOf(error) : 'there is no such file';
     throw new PasselError('PASSEL_E_ADDON', { value: path, reason }, { cause: error });

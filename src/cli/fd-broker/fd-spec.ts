@@ -1,5 +1,4 @@
 /** A SPEC: how to get a descriptor, as `--fd` of `passel-fd-broker run` and `qmp` have it. One row a kind, in {@link KINDS}. */
-import { isIP } from 'node:net';
 import { NETWORK_NAME } from '../../broker/names.ts';
 import type { Reject } from '../options/definition.ts';
 import { NAME_PATTERN } from './references.ts';
@@ -110,6 +109,11 @@ function parseFile(rest: string, fail: () => never): FdSpec {
   const [, path = '', mode = 'ro'] = /^(.*?)(?:,(ro|rw|append|create))?$/s.exec(rest) ?? [];
   if (path === '' || path.includes('\0')) fail();
   return { kind: 'file', path, mode: mode as FileMode };
+}
+
+/** 4, 6, or 0 for what is no address. Node's network modules take longer to load than all else of a start, so only those who need them do. */
+function isIP(text: string): number {
+  return process.getBuiltinModule('node:net').isIP(text);
 }
 
 /** `ADDRESS:PORT`, IPv6 in brackets. */

@@ -10,7 +10,7 @@ import { PasselError, reasonOf } from '../../base/errors.ts';
 import { OwnedFd } from '../../base/owned-fd.ts';
 import { BrokerError } from '../../broker/broker-error.ts';
 import type { FdBroker } from '../../broker/client.ts';
-import { connectTo, type EndpointScratch, listenAt, writeRecord } from '../../broker/places.ts';
+import type { EndpointScratch } from '../../broker/places.ts';
 import type { FdExpectation } from '../../broker/protocol.ts';
 import { checkStatus } from '../../sys/errors.ts';
 import type { NativeAddon } from '../../sys/native-addon.ts';
@@ -121,6 +121,8 @@ function nameOf(path: string): string {
   return path.startsWith('@') ? `\0${path.slice(1)}` : path;
 }
 
+const places = () => import('../../broker/places.ts');
+
 type OpenableSpec = Exclude<FdSpec, { kind: 'unix-listen' | 'inherited' }>;
 
 async function open(opener: Opener, spec: OpenableSpec, expect: FdExpectation | undefined): Promise<OwnedFd[]> {
@@ -132,12 +134,12 @@ async function open(opener: Opener, spec: OpenableSpec, expect: FdExpectation | 
     case 'unix-connect':
       return one(connectUnix(native, nameOf(spec.path)));
     case 'tcp-listen':
-      return one(listenAt(opener, { place: { family: 'tcp', ...spec.place } }, undefined));
+      return one((await places()).listenAt(opener, { place: { family: 'tcp', ...spec.place } }, undefined));
     case 'tcp-connect':
-      return one(connectTcp(opener, spec.place.address, spec.place.port));
+      return one(await connectTcp(opener, spec.place.address, spec.place.port));
     case 'udp': {
-      const fd = listenAt(opener, { place: { family: 'udp', ...spec.place } }, undefined);
-      if (spec.peer !== undefined) connectNow(opener, fd, spec.peer.address, spec.peer.port);
+      const fd = (await places()).listenAt(opener, { place: { family: 'udp', ...spec.place } }, undefined);
+      if (spec.peer !== undefined) await connectNow(opener, fd, spec.peer.address, spec.peer.port);
       return one(fd);
     }
     case 'tap':
@@ -152,15 +154,16 @@ async function open(opener: Opener, spec: OpenableSpec, expect: FdExpectation | 
 }
 
 /** Connected when it comes back: the command must not find out later that nobody is there. */
-function connectTcp(opener: Opener, address: string, port: number): number {
-  const fd = connectTo(opener, { family: 'tcp', address, port }, undefined);
+async function connectTcp(opener: Opener, address: string, port: number): Promise<number> {
+  const fd = (await places()).connectTo(opener, { family: 'tcp', address, port }, undefined);
   checkStatus(opener.native.setNonBlocking(fd, 0), 'fcntl');
-  connectNow(opener, fd, address, port);
+  await connectNow(opener, fd, address, port);
   return fd;
 }
 
 /** On a blocking TCP socket that is being connected, connect(2) waits for what becomes of it. The fd is closed when this throws. */
-function connectNow({ native, scratch }: Opener, fd: number, address: string, port: number): void {
+async function connectNow({ native, scratch }: Opener, fd: number, address: string, port: number): Promise<void> {
+  const { writeRecord } = await places();
   const status = native.connect(fd, writeRecord(scratch, address, port));
   if (status >= 0 || status === EISCONN) return;
   native.close(fd);

@@ -5,7 +5,7 @@ import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { connectBroker } from '../../../src/broker/client.ts';
+import { connectBroker, type FdBroker } from '../../../src/broker/client.ts';
 import { loadNative } from '../../../src/sys/native.ts';
 import { PROJECT_ROOT } from '../../support/native-tools.ts';
 import { stopChild, waitUntil } from '../../support/netns/process.ts';
@@ -41,6 +41,22 @@ function run(args: readonly string[], { env = {}, before = '', redirections = ''
     timeout: 60_000,
   });
   return { pid, status, stdout, stderr };
+}
+
+/** A broker, and a client of it: between bind(2) and listen(2) its socket is there and refuses connections. */
+async function startBroker(socket: string): Promise<FdBroker> {
+  running.push(spawn(PROGRAM, ['serve', '--socket', socket, '--quiet'], { stdio: 'ignore' }));
+  let client: FdBroker | undefined;
+  const connect = (): boolean => {
+    try {
+      client = connectBroker(loadNative(), socket);
+    } catch {
+      // Not yet.
+    }
+    return client !== undefined;
+  };
+  await waitUntil('the broker', connect, 20_000);
+  return client!;
 }
 
 /** Prints the numbers of its descriptors, its own for the folder left out. */
@@ -156,14 +172,11 @@ print(out.stdout == "%d %d\\n" % (tcp.getsockname()[1], udp.getsockname()[1]), o
 
   it('takes or copies what the broker keeps', async () => {
     const socket = join(folder, 'broker');
-    const child = spawn(PROGRAM, ['serve', '--socket', socket, '--quiet'], { stdio: 'ignore' });
-    running.push(child);
-    await waitUntil('the broker', () => existsSync(socket), 20_000);
+    const client = await startBroker(socket);
     const path = join(folder, 'kept');
     writeFileSync(path, 'what was kept');
     const { openSync, closeSync } = await import('node:fs');
     const fd = openSync(path, 'r');
-    const client = connectBroker(loadNative(), socket);
     await client.ask('put', { name: 'kept' }, [fd]);
     closeSync(fd);
     const read = (spec: string) =>
@@ -196,9 +209,7 @@ print(out.stdout == "%d %d\\n" % (tcp.getsockname()[1], udp.getsockname()[1]), o
 
   it('gives all descriptors of one name, with colons between', async () => {
     const socket = join(folder, 'broker');
-    running.push(spawn(PROGRAM, ['serve', '--socket', socket, '--quiet'], { stdio: 'ignore' }));
-    await waitUntil('the broker', () => existsSync(socket), 20_000);
-    const client = connectBroker(loadNative(), socket);
+    const client = await startBroker(socket);
     await client.ask('put', { name: 'two' }, [0, 1]);
     const { stdout } = run([
       '--broker-socket',
