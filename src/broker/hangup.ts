@@ -1,5 +1,5 @@
 /**
- * Notices when the other end of a kept socket or pipe has gone. An epoll set of its own asks for nothing but hang-ups, edge-triggered: data that arrives for
+ * Notices when the other end of a kept socket or pipe, or the process of a pidfd, has gone. An epoll set of its own asks for nothing but hang-ups, edge-triggered: data that arrives for
  * whoever will take the descriptor wakes nobody here. Files cannot be watched, and need not be.
  */
 import { checkStatus, createSystemError } from '../sys/errors.ts';
@@ -7,6 +7,7 @@ import type { NativeAddon, PollHandle } from '../sys/native-addon.ts';
 
 const EPOLL_ADD = 1;
 const EPOLL_DELETE = 2;
+const EVENT_IN = 1;
 const EVENT_RDHUP = 0x2000;
 const EVENT_EDGE = 0x80000000;
 const EPERM = -1;
@@ -16,6 +17,8 @@ const EVENT_BYTES = 12;
 export interface HangupWatch {
   /** @returns whether it can be watched: false for a file */
   add(fd: number): boolean;
+  /** A pidfd. */
+  addProcess(pidfd: number): void;
   remove(fd: number): void;
   close(): void;
 }
@@ -56,6 +59,10 @@ export function watchHangups(
       checkStatus(status, 'epoll_ctl');
       watched.add(fd);
       return true;
+    },
+    addProcess(pidfd) {
+      checkStatus(native.epollControl(epoll, EPOLL_ADD, pidfd, EVENT_IN, 0, pidfd), 'epoll_ctl');
+      watched.add(pidfd);
     },
     remove,
     close() {

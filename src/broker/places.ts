@@ -132,7 +132,7 @@ function bindUnix(native: NativeAddon, fd: number, path: string, mode: number, c
     return;
   }
   withFolderOf(native, confined, (folder) =>
-    check(native.unixBind(fd, `${folder}/${basename(path)}`, mode), 'bind', path),
+    check(native.unixBind(fd, `${folder}/${basename(confined.rest)}`, mode), 'bind', path),
   );
 }
 

@@ -121,6 +121,9 @@ export interface Peer {
   readonly gid: number;
   /** Supplementary groups. */
   readonly groups: readonly number[];
+  /** Name of the program, and when the process started, in clock ticks since the machine did; undefined: cannot be known for sure. */
+  readonly program?: string | undefined;
+  readonly startTicks?: number | undefined;
 }
 
 export const DEFAULT_QUOTA: Quota = { names: 64, fds: 256 };

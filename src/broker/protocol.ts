@@ -53,6 +53,8 @@ const keepMembers = {
   share: z.union([z.literal('all'), z.array(uidSchema).max(64)]).optional(),
   /** Drop it when the other end of a socket or pipe has gone. */
   dropOnHangup: z.boolean().optional(),
+  /** Drop it when the process that asked for this has ended. */
+  dropOnExit: z.boolean().optional(),
 } as const;
 
 /** For verbs that make descriptors: keep them under this name in place of sending them. */
@@ -140,7 +142,7 @@ export const VERBS = Object.keys(VERB_SCHEMAS) as readonly Verb[];
 /** What a verb is asked. */
 export type VerbRequest<V extends Verb> = z.infer<(typeof VERB_SCHEMAS)[V]>;
 /** How a name is kept, as requests say it. */
-export type KeepRequest = Pick<VerbRequest<'put'>, 'ttl' | 'uses' | 'share' | 'dropOnHangup'>;
+export type KeepRequest = Pick<VerbRequest<'put'>, 'ttl' | 'uses' | 'share' | 'dropOnHangup' | 'dropOnExit'>;
 
 export type RequestId = number | string;
 

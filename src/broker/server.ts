@@ -5,11 +5,13 @@
  * after a refusal, of a message that was cut, when a client goes. While an answer waits for room nothing more is read from that client; one that does
  * not read for {@link BrokerServerOptions.stallMs} is cut off, and what it would have taken stays kept.
  */
-import { checkStatus, createSystemError } from '../sys/errors.ts';
-import type { NativeAddon, PollHandle } from '../sys/native-addon.ts';
+import { createSystemError, nameErrno } from '../sys/errors.ts';
+import type { PollHandle } from '../sys/native-addon.ts';
 import { MAX_MESSAGE_FDS } from '../sys/scm.ts';
-import { getPeerCredentials } from '../sys/unix-socket.ts';
-import { type Peer, Permissions, type Policy } from './policy.ts';
+import { type AuditRecord, describeRequest, type Outcome } from './audit.ts';
+import type { Closer } from './closer.ts';
+import { readPeer } from './peer.ts';
+import { Permissions, type Policy } from './policy.ts';
 import {
   BrokerError,
   type BrokerRequest,
@@ -21,21 +23,9 @@ import {
 } from './protocol.ts';
 import { VERB_HANDLERS, type VerbAnswer, type VerbContext } from './verbs.ts';
 
-/** What a request came to, for the audit log. */
-export interface AuditRecord {
-  readonly peer: Peer;
-  readonly verb: string;
-  /** Name, path, bridge: what it was about. */
-  readonly subject: string | undefined;
-  /** Descriptors received and sent. */
-  readonly received: number;
-  readonly sent: number;
-  /** Undefined: done. */
-  readonly error: BrokerError | undefined;
-}
-
-export interface BrokerServerOptions extends Omit<VerbContext, 'ownNames'> {
+export interface BrokerServerOptions extends Omit<VerbContext, 'ownNames' | 'pidfd'> {
   readonly policy: Policy;
+  readonly closer: Closer;
   /** Connections at a time, of all users; default 256. */
   readonly maxConnections?: number;
   /** Of these at most this many of one user (root's do not count); default 64. */
@@ -50,9 +40,19 @@ export interface BrokerServerOptions extends Omit<VerbContext, 'ownNames'> {
 const DEFAULT_STALL_MS = 10_000;
 /** Requests of one connection in a row, before others have their turn. */
 const REQUESTS_A_TURN = 16;
+/** How long no connection is accepted when there is no descriptor for one. */
+const ACCEPT_PAUSE_MS = 200;
 const EAGAIN = -11;
+const ECONNABORTED = -103;
+const EPIPE = -32;
 const EMSGSIZE = -90;
 const ETOOMANYREFS = -109;
+
+/**
+ * More than a message may have, and than the default limits of the kernel let one send: what is too long arrives whole, so that its descriptors are closed
+ * by {@link Closer}.
+ */
+const RECEIVE_BYTES = 512 * 1024;
 
 const EVENT_OUT = 4;
 const EPOLL_ADD = 1;
@@ -62,7 +62,15 @@ const EVENT_IN = 1;
 interface Waiting {
   readonly bytes: Uint8Array;
   readonly fds: readonly number[];
-  readonly settle: (sent: boolean) => void;
+  /** Called once. @param status - 0 or more: it has left; else -errno */
+  readonly settle: (status: number) => void;
+}
+
+interface Listener {
+  readonly fd: number;
+  /** Undefined while nothing is accepted. */
+  poll: PollHandle | undefined;
+  pause: NodeJS.Timeout | undefined;
 }
 
 interface Connection {
@@ -70,7 +78,11 @@ interface Connection {
   /** An epoll of its own: a poll handle knows only "readable", and the events wanted change. */
   readonly epoll: number;
   readonly poll: PollHandle;
-  readonly may: Permissions;
+  /** Of the process that connected, where the kernel has them. */
+  readonly pidfd: number | undefined;
+  may: Permissions;
+  /** What its verbs work with. */
+  readonly context: VerbContext;
   /** A verb is at work: nothing is read until its answer has been sent. */
   busy: boolean;
   /** The answer that the client's socket has no room for yet, and when to give up. */
@@ -80,19 +92,25 @@ interface Connection {
 
 export class BrokerServer {
   private readonly options: BrokerServerOptions;
-  private readonly context: VerbContext;
   private readonly connections = new Set<Connection>();
-  private readonly bytes = new Uint8Array(MAX_MESSAGE_BYTES + 1);
+  private readonly bytes = new Uint8Array(RECEIVE_BYTES);
   private readonly fds = new Int32Array(1 + MAX_MESSAGE_FDS);
   private readonly credentials = new Int32Array(3);
   private readonly sending = new Int32Array(MAX_MESSAGE_FDS);
   /** Names of the listeners: a socket that is bound or connected to one of them is the broker's. */
   private readonly ownNames = new Set<string>();
-  private readonly listeners: { readonly fd: number; readonly poll: PollHandle }[] = [];
+  private readonly listeners: Listener[] = [];
+  private policy: Policy;
 
   constructor(options: BrokerServerOptions) {
     this.options = options;
-    this.context = { ...options, ownNames: this.ownNames };
+    this.policy = options.policy;
+  }
+
+  /** What counts from here on, also for those who are connected. What they have stays theirs. */
+  setPolicy(policy: Policy): void {
+    this.policy = policy;
+    for (const connection of this.connections) connection.may = new Permissions(policy, connection.may.peer);
   }
 
   get connectionCount(): number {
@@ -104,27 +122,38 @@ export class BrokerServer {
     const { native } = this.options;
     const name = native.unixName(fd, 0);
     if (typeof name === 'string') this.ownNames.add(name);
-    const poll = native.startPoll(fd, () => this.accept(fd));
-    if (typeof poll === 'number') throw createSystemError('uv_poll_start', poll);
-    this.listeners.push({ fd, poll });
+    const listener: Listener = { fd, poll: undefined, pause: undefined };
+    this.resume(listener);
+    this.listeners.push(listener);
   }
 
   /** Ends all connections and listeners. Names stay in the registry. */
   close(): void {
     const { native } = this.options;
-    for (const { fd, poll } of this.listeners.splice(0)) {
-      native.stopPoll(poll);
+    for (const { fd, poll, pause } of this.listeners.splice(0)) {
+      if (poll !== undefined) native.stopPoll(poll);
+      clearTimeout(pause);
       native.close(fd);
     }
     for (const connection of [...this.connections]) this.end(connection);
   }
 
-  private accept(listener: number): void {
+  private resume(listener: Listener): void {
+    const poll = this.options.native.startPoll(listener.fd, () => this.accept(listener));
+    if (typeof poll === 'number') throw createSystemError('uv_poll_start', poll);
+    listener.poll = poll;
+  }
+
+  private accept(listener: Listener): void {
     const { native, onTrouble } = this.options;
-    const fd = native.accept(listener, this.options.scratch.offset);
-    if (fd === EAGAIN) return;
+    const fd = native.unixAccept(listener.fd);
+    if (fd === EAGAIN || fd === ECONNABORTED) return;
     if (fd < 0) {
-      onTrouble?.(createSystemError('accept', fd).message);
+      // No descriptor for it, most likely: it stays readable, and would be reported again at once.
+      onTrouble?.(`${createSystemError('accept', fd).message}: no connections for ${ACCEPT_PAUSE_MS} ms`);
+      native.stopPoll(listener.poll!);
+      listener.poll = undefined;
+      listener.pause = setTimeout(() => this.resume(listener), ACCEPT_PAUSE_MS);
       return;
     }
     try {
@@ -136,24 +165,27 @@ export class BrokerServer {
   }
 
   private open(fd: number): void {
-    const { native, policy, maxConnections = 256, maxConnectionsPerUser = 64 } = this.options;
-    const peer = readPeer(native, fd);
+    const { native, maxConnections = 256, maxConnectionsPerUser = 64 } = this.options;
+    const { peer, pidfd } = readPeer(native, fd);
     const same = [...this.connections].filter(({ may }) => may.peer.uid === peer.uid).length;
     if (this.connections.size >= maxConnections || (peer.uid !== 0 && same >= maxConnectionsPerUser)) {
       const refusal = new BrokerError('quota', 'too many connections');
       const bytes = formatError(null, refusal);
       native.sendFds(fd, bytes, 0, bytes.length, new Int32Array(0), 0);
+      if (pidfd !== undefined) native.close(pidfd);
       throw new Error(`user ${peer.uid}, process ${peer.pid}: too many connections`);
     }
-    const epoll = checkStatus(native.epollCreate(), 'epoll_create1');
-    checkStatus(native.epollControl(epoll, EPOLL_ADD, fd, EVENT_IN, 0, 0), 'epoll_ctl');
-    const poll = native.startPoll(epoll, () => this.onEvent(connection));
+    const epoll = native.epollCreate();
+    const status = epoll < 0 ? epoll : native.epollControl(epoll, EPOLL_ADD, fd, EVENT_IN, 0, 0);
+    const poll = status < 0 ? status : native.startPoll(epoll, () => this.onEvent(connection));
     if (typeof poll === 'number') {
-      native.close(epoll);
-      throw createSystemError('uv_poll_start', poll);
+      for (const each of [epoll, pidfd ?? -1]) if (each >= 0) native.close(each);
+      throw createSystemError('epoll', poll);
     }
-    const may = new Permissions(policy, peer);
-    const connection: Connection = { fd, epoll, poll, may, busy: false, waiting: undefined, stall: undefined };
+    const may = new Permissions(this.policy, peer);
+    const context: VerbContext = { ...this.options, ownNames: this.ownNames, pidfd };
+    const state = { busy: false, waiting: undefined, stall: undefined };
+    const connection: Connection = { fd, epoll, poll, pidfd, may, context, ...state };
     this.connections.add(connection);
   }
 
@@ -176,52 +208,66 @@ export class BrokerServer {
 
   /** @returns whether there may be more */
   private receive(connection: Connection): boolean {
-    const { native } = this.options;
-    const got = native.receiveFds(connection.fd, this.bytes, 0, this.bytes.length, this.fds, this.credentials);
-    if (got === EAGAIN) return false;
-    if (got === EMSGSIZE) {
-      this.refuse(
-        connection,
-        null,
-        undefined,
-        0,
-        new BrokerError('truncated', 'the message or its descriptors were cut'),
-      );
-      return true;
-    }
-    if (got <= 0) {
+    const { native, closer, onTrouble } = this.options;
+    const { uid } = connection.may.peer;
+    // Who lets descriptors pile up that cannot be closed gets no further.
+    if (closer.countOf(uid) > connection.may.quota.fds) {
+      onTrouble?.(`user ${uid}: too many descriptors cannot be closed: cut off`);
       this.end(connection);
       return false;
     }
+    const got = native.receiveFds(connection.fd, this.bytes, 0, this.bytes.length, this.fds, this.credentials);
+    if (got === EAGAIN) return false;
     const fds: number[] = [];
-    for (let i = 1; i <= this.fds[0]!; i++) fds.push(this.fds[i]!);
+    if (got >= 0) for (let i = 1; i <= this.fds[0]!; i++) fds.push(this.fds[i]!);
+    if (got === EMSGSIZE || got > MAX_MESSAGE_BYTES) {
+      for (const fd of fds) closer.close(fd, uid);
+      const what =
+        got > 0
+          ? `the message has ${got} bytes, of ${MAX_MESSAGE_BYTES} at most`
+          : 'the message or its descriptors were cut';
+      this.refuse(connection, null, undefined, fds.length, new BrokerError('truncated', what));
+      return true;
+    }
+    if (got <= 0) {
+      for (const fd of fds) closer.close(fd, uid);
+      this.end(connection);
+      return false;
+    }
     this.handle(connection, this.bytes.subarray(0, got), fds);
     return true;
   }
 
   private handle(connection: Connection, bytes: Uint8Array, fds: readonly number[]): void {
-    const { native } = this.options;
+    const { closer } = this.options;
     let id: RequestId | null = null;
     let request: BrokerRequest | undefined;
+    let answer: VerbAnswer | Promise<VerbAnswer>;
     try {
       request = parseRequest(bytes, (each) => {
         id = each;
       });
-      const answer = this.run(connection, request, fds);
-      if (answer instanceof Promise) this.answerLater(connection, request, answer);
-      else this.answer(connection, request, fds.length, answer);
+      answer = this.run(connection, request, fds);
     } catch (error) {
-      for (const fd of fds) native.close(fd);
+      for (const fd of fds) closer.close(fd, connection.may.peer.uid);
       this.refuse(connection, id, request, fds.length, this.refusalOf(error));
+      return;
     }
+    if (answer instanceof Promise) this.answerLater(connection, request, answer);
+    else this.answer(connection, request, fds.length, answer);
   }
 
   private answer(connection: Connection, request: BrokerRequest, received: number, answer: VerbAnswer): void {
-    this.audit(connection, request, received, answer.fds.length, undefined);
+    const { result, fds, facts, settle } = answer;
     this.send(connection, {
-      bytes: formatResult(request.id, answer.result, answer.fds.length),
-      fds: answer.fds,
-      settle: answer.settle,
+      bytes: formatResult(request.id, result, fds.length),
+      fds,
+      settle: (status) => {
+        settle(status >= 0);
+        const error = status >= 0 ? undefined : undelivered(status);
+        const made = request.verb === 'tap' || request.verb === 'netdev' ? result : undefined;
+        this.audit(connection, request, { received, sent: error === undefined ? fds.length : 0, facts, made, error });
+      },
     });
   }
 
@@ -236,14 +282,23 @@ export class BrokerServer {
       native.epollControl(connection.epoll, EPOLL_MODIFY, connection.fd, EVENT_IN, 0, 0);
       return true;
     };
+    const gone = (outcome: Partial<Outcome>): void => {
+      const error = undelivered(EPIPE);
+      this.audit(connection, request, { received: 0, sent: 0, facts: [], made: undefined, error, ...outcome });
+    };
     promise.then(
       (answer) => {
-        if (resume()) this.answer(connection, request, 0, answer);
-        else answer.settle(false);
+        if (resume()) {
+          this.answer(connection, request, 0, answer);
+          return;
+        }
+        answer.settle(false);
+        gone({ facts: answer.facts, made: answer.result });
       },
       (error: unknown) => {
         const refusal = this.refusalOf(error);
         if (resume()) this.refuse(connection, request.id, request, 0, refusal);
+        else gone({ error: refusal });
       },
     );
   }
@@ -273,7 +328,7 @@ export class BrokerServer {
       what: unknown,
       came: readonly number[],
     ) => VerbAnswer | Promise<VerbAnswer>;
-    return run(this.context, connection.may, asked, fds);
+    return run(connection.context, connection.may, asked, fds);
   }
 
   private refuse(
@@ -283,7 +338,7 @@ export class BrokerServer {
     received: number,
     error: BrokerError,
   ): void {
-    this.audit(connection, request, received, 0, error);
+    this.audit(connection, request, { received, sent: 0, facts: [], made: undefined, error });
     this.send(connection, { bytes: formatError(id, error), fds: [], settle: () => {} });
   }
 
@@ -296,7 +351,7 @@ export class BrokerServer {
       this.wait(connection, message);
       return;
     }
-    settle(sent >= 0);
+    settle(sent);
     if (sent === ETOOMANYREFS) {
       // The kernel's limit on descriptors that this process has sent and nobody has received yet (unix(7)).
       const refusal = new BrokerError('quota', 'too many descriptors are on their way to clients that do not read');
@@ -325,41 +380,21 @@ export class BrokerServer {
     if (!this.connections.delete(connection)) return;
     const { native } = this.options;
     native.stopPoll(connection.poll);
-    native.close(connection.epoll);
-    native.close(connection.fd);
+    for (const fd of [connection.epoll, connection.fd, connection.pidfd]) if (fd !== undefined) native.close(fd);
     clearTimeout(connection.stall);
-    connection.waiting?.settle(false);
+    const { waiting } = connection;
     connection.waiting = undefined;
+    waiting?.settle(EPIPE);
   }
 
-  private audit(
-    connection: Connection,
-    request: BrokerRequest | undefined,
-    received: number,
-    sent: number,
-    error: BrokerError | undefined,
-  ): void {
-    const { peer } = connection.may;
-    this.options.audit?.({ peer, verb: request?.verb ?? '?', subject: subjectOf(request), received, sent, error });
+  private audit(connection: Connection, request: BrokerRequest | undefined, outcome: Outcome): void {
+    this.options.audit?.(describeRequest(connection.may.peer, request, outcome));
   }
 }
 
-function subjectOf(request: BrokerRequest | undefined): string | undefined {
-  if (request === undefined) return undefined;
-  const { asked } = request;
-  if ('path' in asked) return asked.path;
-  if ('bridge' in asked) return asked.bridge;
-  if ('network' in asked) return asked.network;
-  if ('place' in asked)
-    return asked.place.family === 'unix' ? asked.place.path : `${asked.place.address} ${asked.place.port}`;
-  return 'name' in asked ? asked.name : undefined;
-}
-
-const MAX_GROUPS = 65_536;
-
-function readPeer(native: NativeAddon, fd: number): Peer {
-  const { pid, uid, gid } = getPeerCredentials(native, fd);
-  const groups = new Int32Array(MAX_GROUPS);
-  const count = checkStatus(native.peerGroups(fd, groups), 'getsockopt');
-  return { pid, uid, gid, groups: Array.from(groups.subarray(0, count), (group) => group >>> 0) };
+/** The client has gone, or did not take its answer. */
+function undelivered(status: number): BrokerError {
+  if (status === ETOOMANYREFS)
+    return new BrokerError('quota', 'the answer did not leave: too many descriptors are on their way');
+  return new BrokerError('closing', `the answer did not leave: ${nameErrno(status)}`, nameErrno(status));
 }

@@ -1,4 +1,5 @@
 /** What each verb does: one function a verb, and one row in {@link VERB_HANDLERS}. */
+import { nameErrno } from '../sys/errors.ts';
 import type { FdFacts } from '../sys/fd-facts.ts';
 import { readFdFacts } from '../sys/fd-facts.ts';
 import type { NativeAddon } from '../sys/native-addon.ts';
@@ -48,6 +49,8 @@ export interface VerbContext {
   readonly joinNetwork?: NetworkMaker | undefined;
   /** What the broker's own listeners are called. */
   readonly ownNames: ReadonlySet<string>;
+  /** Of the process that asks; undefined: the kernel does not say. */
+  readonly pidfd: number | undefined;
 }
 
 /** An answer before it is sent. */
@@ -55,6 +58,8 @@ export interface VerbAnswer {
   readonly result: Readonly<Record<string, unknown>>;
   /** To be sent. */
   readonly fds: readonly number[];
+  /** Of the descriptors that were given or made, for the log. */
+  readonly facts: readonly FdFacts[];
   /** Called once: the answer has left, or it never will. Closes or keeps `fds`. */
   readonly settle: (sent: boolean) => void;
 }
@@ -96,40 +101,33 @@ function put(context: VerbContext, may: Permissions, asked: VerbRequest<'put'>, 
     if (asked.expect !== undefined) checkExpectation(each, asked.expect, index);
   }
   const entry = keep(context, may, asked.name, asked, fds, facts, asked.replace);
-  return say({ name: entry.name });
+  return say({ name: entry.name }, facts);
 }
 
 function take(context: VerbContext, may: Permissions, asked: VerbRequest<'take'>): VerbAnswer {
-  const entry = find(context, may, asked, 'use');
-  expectAll(entry, asked.expect);
-  entry.inTransit = true;
-  return {
-    result: { name: entry.name },
-    fds: entry.fds,
-    settle: (sent) => {
-      entry.inTransit = false;
-      if (sent) context.registry.end(entry, 'taken');
-    },
-  };
+  return handOut(context, may, asked, true);
 }
 
 function copy(context: VerbContext, may: Permissions, asked: VerbRequest<'copy'>): VerbAnswer {
+  return handOut(context, may, asked, false);
+}
+
+function handOut(
+  context: VerbContext,
+  may: Permissions,
+  asked: VerbRequest<'take' | 'copy'>,
+  taking: boolean,
+): VerbAnswer {
+  const { registry } = context;
   const entry = find(context, may, asked, 'use');
   expectAll(entry, asked.expect);
-  // With one use left nobody else may have it meanwhile.
-  entry.inTransit = entry.usesLeft === 1;
-  return {
-    result: { name: entry.name },
-    fds: entry.fds,
-    settle: (sent) => {
-      entry.inTransit = false;
-      if (sent) context.registry.use(entry);
-    },
-  };
+  registry.depart(entry, may.peer, taking);
+  const { fds, facts } = entry;
+  return { result: { name: entry.name }, fds, facts, settle: (sent) => registry.arrive(entry, sent) };
 }
 
 function stat(context: VerbContext, may: Permissions, asked: VerbRequest<'stat'>): VerbAnswer {
-  return say(describe(find(context, may, asked, 'use')));
+  return say(describe(find(context, may, asked, 'use'), context.registry.nowMs()));
 }
 
 function drop({ registry, ...context }: VerbContext, may: Permissions, asked: VerbRequest<'drop'>): VerbAnswer {
@@ -162,7 +160,10 @@ function listen(context: VerbContext, may: Permissions, asked: VerbRequest<'list
 function connect(context: VerbContext, may: Permissions, asked: VerbRequest<'connect'>): VerbAnswer {
   const confined = confine(may, 'connect', asked.place);
   const fd = connectTo(context, asked.place, confined);
-  return giveOrKeep(context, may, asked, [fd], {});
+  return giveOrKeep(context, may, asked, [fd], {}, (facts) => {
+    // Who it is connected to would take the client for the broker's own user.
+    if (isOwn(context, fd, facts)) throw new BrokerError('denied', 'it is the socket of this broker');
+  });
 }
 
 const PAIR_TYPES = { stream: 1, dgram: 2, seqpacket: 5 } as const;
@@ -171,15 +172,16 @@ const PAIR_TYPES = { stream: 1, dgram: 2, seqpacket: 5 } as const;
 function socketpair(context: VerbContext, may: Permissions, asked: VerbRequest<'socketpair'>): VerbAnswer {
   const { native } = context;
   const [first, second] = createSocketPair(native, PAIR_TYPES[asked.type ?? 'stream']);
-  if (asked.name === undefined) return give(native, [first, second], {});
+  const facts = examine(native, [first, second]);
+  if (asked.name === undefined) return give(native, [first, second], {}, facts);
   try {
-    keep(context, may, asked.name, asked, [second], examine(native, [second]));
+    keep(context, may, asked.name, asked, [second], facts.slice(1));
   } catch (error) {
     native.close(first);
     native.close(second);
     throw error;
   }
-  return give(native, [first], { name: asked.name });
+  return give(native, [first], { name: asked.name }, facts);
 }
 
 function tap(context: VerbContext, may: Permissions, asked: VerbRequest<'tap'>): VerbAnswer {
@@ -199,15 +201,21 @@ async function netdev(context: VerbContext, may: Permissions, asked: VerbRequest
 
 // ------------------------------------------------------------------------------------------------------------------------------ parts
 
-function say(result: Readonly<Record<string, unknown>>): VerbAnswer {
-  return { result, fds: [], settle: () => {} };
+function say(result: Readonly<Record<string, unknown>>, facts: readonly FdFacts[] = []): VerbAnswer {
+  return { result, fds: [], facts, settle: () => {} };
 }
 
 /** Descriptors that nobody keeps: they are closed when they have been sent. */
-function give(native: NativeAddon, fds: readonly number[], result: Readonly<Record<string, unknown>>): VerbAnswer {
+function give(
+  native: NativeAddon,
+  fds: readonly number[],
+  result: Readonly<Record<string, unknown>>,
+  facts: readonly FdFacts[],
+): VerbAnswer {
   return {
     result,
     fds,
+    facts,
     settle: () => {
       for (const fd of fds) native.close(fd);
     },
@@ -227,9 +235,9 @@ function giveOrKeep(
   try {
     const facts = examine(native, fds);
     if (check !== undefined) for (const each of facts) check(each);
-    if (asked.name === undefined) return give(native, fds, result);
+    if (asked.name === undefined) return give(native, fds, result, facts);
     keep(context, may, asked.name, asked, fds, facts);
-    return say({ ...result, name: asked.name });
+    return say({ ...result, name: asked.name }, facts);
   } catch (error) {
     for (const fd of fds) native.close(fd);
     throw error;
@@ -237,29 +245,46 @@ function giveOrKeep(
 }
 
 function keep(
-  { registry }: VerbContext,
+  { native, registry, pidfd }: VerbContext,
   may: Permissions,
   name: string,
-  { ttl, uses, share = [], dropOnHangup }: KeepRequest,
+  { ttl, uses, share = [], dropOnHangup, dropOnExit = false }: KeepRequest,
   fds: readonly number[],
   facts: readonly FdFacts[],
   replace = false,
 ): KeptName {
   const ttlMs = ttl === undefined ? undefined : ttl * 1000;
-  return registry.add({ owner: may.peer.uid, name, fds, facts, share, ttlMs, uses, dropOnHangup }, may.quota, replace);
+  const giver = dropOnExit ? ownPidfd(native, pidfd) : undefined;
+  const entry = { owner: may.peer.uid, name, fds, facts, share, ttlMs, uses, dropOnHangup, giver };
+  try {
+    return registry.add(entry, may.quota, replace);
+  } catch (error) {
+    if (giver !== undefined) native.close(giver);
+    throw error;
+  }
 }
+
+function ownPidfd(native: NativeAddon, pidfd: number | undefined): number {
+  const own = pidfd === undefined ? ENOPROTOOPT : native.duplicate(pidfd, 3);
+  if (own >= 0) return own;
+  throw new BrokerError('system', 'dropOnExit: the asking process cannot be watched (SO_PEERPIDFD)', nameErrno(own));
+}
+
+const ENOPROTOOPT = -92;
 
 function examine(native: NativeAddon, fds: readonly number[]): FdFacts[] {
   return fds.map((fd) => readFdFacts(native, fd));
 }
 
 /** The broker's listener, or the client's end of a connection to it, would let the broker hold on to itself. */
-function checkForeign({ native, ownNames }: VerbContext, fd: number, { family }: FdFacts, which: number): void {
-  if (family !== 'unix') return;
+function checkForeign(context: VerbContext, fd: number, facts: FdFacts, which: number): void {
+  if (isOwn(context, fd, facts)) throw new BrokerError('fd-kind', `descriptor ${which} is a socket of this broker`);
+}
+
+function isOwn({ native, ownNames }: VerbContext, fd: number, { family }: FdFacts): boolean {
+  if (family !== 'unix') return false;
   const names = [native.unixName(fd, 0), native.unixName(fd, 1)];
-  if (names.some((name) => typeof name === 'string' && ownNames.has(name))) {
-    throw new BrokerError('fd-kind', `descriptor ${which} is a socket of this broker`);
-  }
+  return names.some((name) => typeof name === 'string' && ownNames.has(name));
 }
 
 /** A name that the user may not have is the same to them as one that does not exist. */
@@ -282,23 +307,19 @@ function expectAll(entry: KeptName, expected: FdExpectation | undefined): void {
   for (const [index, facts] of entry.facts.entries()) checkExpectation(facts, expected, index);
 }
 
-function describe({
-  owner,
-  name,
-  facts,
-  share,
-  usesLeft,
-  expiresAtMs,
-  dropOnHangup,
-}: KeptName): Record<string, unknown> {
+function describe(
+  { owner, name, facts, share, usesLeft, expiresAtMs, dropOnHangup, giver }: KeptName,
+  nowMs: number,
+): Record<string, unknown> {
   return {
     owner,
     name,
     fds: facts.map(({ pathOnly: _pathOnly, ...rest }) => rest),
     share,
     uses: Number.isFinite(usesLeft) ? usesLeft : null,
-    ttl: Number.isFinite(expiresAtMs) ? Math.max(0, expiresAtMs - performance.now()) / 1000 : null,
+    ttl: Number.isFinite(expiresAtMs) ? Math.max(0, expiresAtMs - nowMs) / 1000 : null,
     dropOnHangup,
+    dropOnExit: giver !== undefined,
   };
 }
 

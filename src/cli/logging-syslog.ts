@@ -7,24 +7,9 @@
  * again, which an empty root directory does not allow: then messages are lost from there on.
  */
 import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { fileURLToPath } from 'node:url';
 import type { LogLevel } from '../base/logger.ts';
+import { openDatagramSocket } from './datagram-socket.ts';
 import { servingPid } from './serving-pid.ts';
-
-/** The part of the package that is used here; it has no types of its own. */
-interface DatagramSocket {
-  on(event: 'error', listener: (error: Error) => void): void;
-  once(event: 'connect', listener: () => void): void;
-  /** Emits `connect` or `error` before it returns. */
-  connect(path: string): void;
-  /** On a connected socket; the callback is called before it returns. */
-  send(message: Buffer, callback: (error?: Error) => void): void;
-  close(): void;
-}
-interface DatagramPackage {
-  createSocket(type: 'unix_dgram'): DatagramSocket;
-}
 
 export interface Syslog {
   /** Sends one line without its end. */
@@ -37,22 +22,12 @@ const FACILITY_DAEMON = 3 << 3;
 const SEVERITIES: Record<LogLevel, number> = { error: 3, warn: 4, info: 6, debug: 7, trace: 7 };
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
 
-/** This file, or the bundle that it became part of (where `import.meta` does not exist). */
-const here = typeof __filename === 'undefined' ? fileURLToPath(import.meta.url) : __filename;
-
 /** @returns undefined when nobody listens there, or the package cannot be loaded */
 export function openSyslog(programName: string, path = '/dev/log'): Syslog | undefined {
-  // Loading the package takes milliseconds of the start.
   if (!existsSync(path)) return undefined;
-  let socket: DatagramSocket;
-  try {
-    socket = (createRequire(here)('unix-dgram') as DatagramPackage).createSocket('unix_dgram');
-  } catch {
-    return undefined;
-  }
+  const socket = openDatagramSocket();
+  if (socket === undefined) return undefined;
   let connected = false;
-  // Without a listener an error would be thrown; what went wrong shows in what follows.
-  socket.on('error', () => {});
   const connect = (): boolean => {
     connected = false;
     socket.once('connect', () => {

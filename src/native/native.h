@@ -73,6 +73,7 @@ extern const struct export_row SPLICE_EXPORTS[];
 extern const struct export_row SG_EXPORTS[];
 extern const struct export_row PRIVILEGES_EXPORTS[];
 extern const struct export_row PR_SERVER_EXPORTS[];
+extern const struct export_row OPEN_FILE_EXPORTS[];
 
 /* ------------------------------------------------------------------------------------------------------------------ calls */
 

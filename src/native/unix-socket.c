@@ -82,6 +82,21 @@ static napi_value native_peer_credentials(napi_env env, napi_callback_info info)
   return reply(&call, 0);
 }
 
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
+/* peerPidfd(fd): a pidfd of the process that connected; the kernel sets close-on-exec itself */
+static napi_value native_peer_pidfd(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  int32_t fd = next_int(&call);
+  if (call.error != 0) return reply_refusal(&call);
+  int pidfd = -1;
+  socklen_t length = sizeof pidfd;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &length) < 0) return reply(&call, -errno);
+  return reply(&call, pidfd);
+}
+
 /* peerGroups(fd, out): supplementary groups of the peer when the connection was made; their number, or -ERANGE for too many */
 static napi_value native_peer_groups(napi_env env, napi_callback_info info) {
   struct call call = begin_call(env, info);
@@ -122,6 +137,7 @@ const struct export_row UNIX_SOCKET_EXPORTS[] = {
     {"unixAccept", native_unix_accept},
     {"socketPair", native_socket_pair},
     {"peerCredentials", native_peer_credentials},
+    {"peerPidfd", native_peer_pidfd},
     {"peerGroups", native_peer_groups},
     {"unixName", native_unix_name},
     {NULL, NULL},

@@ -1,5 +1,5 @@
-/** What a descriptor is: fstat(2), F_GETFL of fcntl(2), socket options, TUNGETIFF. Looking changes nothing about it. */
-import { fstatSync, type Stats } from 'node:fs';
+/** What a descriptor is: statx(2), F_GETFL of fcntl(2), socket options, TUNGETIFF. Looking changes nothing about it. */
+import { constants } from 'node:fs';
 import { checkStatus } from './errors.ts';
 import type { NativeAddon } from './native-addon.ts';
 import { isTap } from './tap.ts';
@@ -55,7 +55,7 @@ export function readFdFacts(native: NativeAddon, fd: number): FdFacts {
   const flags = checkStatus(native.statusFlags(fd), 'fcntl');
   const pathOnly = (flags & O_PATH) !== 0;
   const access = ACCESS_MODES[flags & ACCESS_MASK] ?? 'read-write';
-  const kind = kindOf(native, fd, fstatSync(fd));
+  const kind = kindOf(native, fd);
   if (kind !== 'socket' || pathOnly) return { kind, access, pathOnly };
   return {
     kind,
@@ -67,12 +67,18 @@ export function readFdFacts(native: NativeAddon, fd: number): FdFacts {
   };
 }
 
-function kindOf(native: NativeAddon, fd: number, stats: Stats): FdKind {
-  if (stats.isFile()) return 'file';
-  if (stats.isDirectory()) return 'directory';
-  if (stats.isSocket()) return 'socket';
-  if (stats.isFIFO()) return 'fifo';
-  if (stats.isBlockDevice()) return 'block-device';
-  if (stats.isCharacterDevice()) return isTap(native, fd) ? 'tap' : 'character-device';
-  return 'anonymous';
+const KIND_OF_TYPE: Readonly<Record<number, FdKind>> = {
+  [constants.S_IFREG]: 'file',
+  [constants.S_IFDIR]: 'directory',
+  [constants.S_IFSOCK]: 'socket',
+  [constants.S_IFIFO]: 'fifo',
+  [constants.S_IFBLK]: 'block-device',
+  [constants.S_IFCHR]: 'character-device',
+};
+
+function kindOf(native: NativeAddon, fd: number): FdKind {
+  const facts = new Int32Array(5);
+  checkStatus(native.fileFacts(fd, facts), 'statx');
+  const kind = KIND_OF_TYPE[facts[0]! & constants.S_IFMT] ?? 'anonymous';
+  return kind === 'character-device' && isTap(native, fd) ? 'tap' : kind;
 }

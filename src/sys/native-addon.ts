@@ -19,7 +19,8 @@ export interface NativeAddon
     NamespaceAddon,
     SgAddon,
     PrAddon,
-    PrivilegesAddon {}
+    PrivilegesAddon,
+    OpenFileAddon {}
 
 /** What `startPoll` gives: opaque, kept alive by the addon while the poll runs. */
 export type PollHandle = object;
@@ -99,6 +100,11 @@ export interface UnixSocketAddon {
   socketPair(type: number, fds: Int32Array): number;
   /** SO_PEERCRED: pid, uid and gid of the peer at the time of connecting go to `out[0..2]`. */
   peerCredentials(fd: number, out: Int32Array): number;
+  /**
+   * SO_PEERPIDFD (Linux 6.5): a pidfd, the caller's, of the process that connected: no other that gets its number later. @returns it, or -errno
+   * (-ENOPROTOOPT (-92): an older kernel; -ESRCH (-3), -ENODATA (-61): it had ended before)
+   */
+  peerPidfd(fd: number): number;
   /**
    * The address of a unix socket (`peer` 0) or of its other end (1), one character a byte; abstract names start with NUL. @returns '' for none, or
    * -errno (-ENOTCONN (-107); -EAFNOSUPPORT (-97): no unix socket)
@@ -489,4 +495,20 @@ export interface PrivilegesAddon {
   changeUser(threadList: number, uid: number, gid: number): number;
   /** F_SETLK with a write lock on the whole file. -EAGAIN or -EACCES: another process has it. */
   lockFile(fd: number): number;
+}
+
+/** What an open file is. */
+export interface OpenFileAddon {
+  /**
+   * statx(2) of what the kernel knows without asking the server of a network or FUSE file system: `out[0..4]` become mode, major and minor of the
+   * device that holds it, and the two halves of its inode number.
+   */
+  fileFacts(fd: number, out: Int32Array): number;
+  /** kcmp(2): 0 when both are the same open file, 1 to 3 when not, or -errno (-EPERM, -ENOSYS: a sandbox that does not let one ask). */
+  compareFiles(a: number, b: number): number;
+  /**
+   * close(2) on a thread of its own, which then writes `token` (four bytes) to the pipe `done`: closing may wait for a server, or for a peer.
+   * @returns 0: the descriptor is given away; or -errno
+   */
+  closeAside(fd: number, done: number, token: number): number;
 }

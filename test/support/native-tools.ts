@@ -28,7 +28,10 @@ function findRoot(from: string): string {
  * @param flags - more for the compiler, such as `-static` for a guest that has no libraries
  * @throws when there is no C compiler or the source does not compile; the compiler's words are in the message
  */
-export function buildTool(name: 'pump' | 'peer' | 'fake-qemu' | 'pr-load', flags: readonly string[] = []): string {
+export function buildTool(
+  name: 'pump' | 'peer' | 'fake-qemu' | 'pr-load' | 'kill-at',
+  flags: readonly string[] = [],
+): string {
   const folder = join(PROJECT_ROOT, 'test/support', name);
   const hash = createHash('sha256')
     .update(process.arch)

@@ -130,7 +130,7 @@ os.kill(os.getpid(), signal.SIGKILL)`;
     }
     expect(codes).toEqual({ ok: 20, quota: 9_980 });
     for (let i = 0; i < 20; i++) await client.ask('drop', { name: `n${i}` });
-    expect(countFds(child)).toBe(before);
+    await waitUntil('descriptors to be closed', () => countFds(child) === before);
     client.close();
   }, 120_000);
   it('serves on the socket of a service manager, and leaves its file alone', async () => {

@@ -2,11 +2,11 @@
 import { readdirSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createArena } from '../../../src/base/arena.ts';
+import type { AuditRecord } from '../../../src/broker/audit.ts';
 import { BROKER_ARENA_BYTES, type Broker, createBroker } from '../../../src/broker/broker.ts';
 import { connectBroker, type FdBroker } from '../../../src/broker/client.ts';
 import { DEFAULT_NETWORKS, type Policy, parsePolicy } from '../../../src/broker/policy.ts';
 import { BrokerError } from '../../../src/broker/protocol.ts';
-import type { AuditRecord } from '../../../src/broker/server.ts';
 import { checkNetworks } from '../../../src/cli/fd-broker/network-maker.ts';
 import { loadNative } from '../../../src/sys/native.ts';
 import { createSocketPair, listenUnix, UNIX_SEQPACKET } from '../../../src/sys/unix-socket.ts';
