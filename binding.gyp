@@ -28,6 +28,13 @@
       "defines": [ "_GNU_SOURCE" ]
     },
     {
+      "target_name": "services-agent",
+      "type": "executable",
+      "sources": [ "src/native/services/services.c" ],
+      "cflags_c": [ "-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion" ],
+      "defines": [ "_GNU_SOURCE" ]
+    },
+    {
       "target_name": "front",
       "type": "executable",
       "sources": [ "src/native/front/front.c", "src/native/front/node.c" ],

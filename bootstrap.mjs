@@ -109,7 +109,9 @@ step(
   'addon',
   'building the C addon',
   ['binding.gyp', 'src/native'],
-  ['passel.node', 'front', 'launcher', 'namespace-agent', 'remover'].map((name) => `build/Release/${name}`),
+  ['passel.node', 'front', 'launcher', 'namespace-agent', 'remover', 'services-agent'].map(
+    (name) => `build/Release/${name}`,
+  ),
   () => buildAddon('building the C addon', root),
 );
 

@@ -70,6 +70,7 @@ mkdirSync(join(root, 'dist/native'), { recursive: true });
 installBinary('passel.node', 'dist/native/passel.node');
 installBinary('namespace-agent', 'dist/native/namespace-agent');
 installBinary('remover', 'dist/native/remover');
+installBinary('services-agent', 'dist/native/services-agent');
 const { outputFiles } = await build({
   ...common,
   entryPoints: names.map((name) => `helpers/${name}.ts`),

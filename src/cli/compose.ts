@@ -26,6 +26,7 @@ import { unlinkIfThere } from './pid-file.ts';
 import { claimSocketPath } from './socket-path.ts';
 import { writeStderr } from './stderr.ts';
 import { createStreamTransport, type GuestTransport, listenAt, type TransportParts } from './transport.ts';
+import type { ServicesParts } from './user-net/services.ts';
 
 /** Link buffers 1 + 4 MiB, datagram and list areas of the stack; pages never touched cost nothing. */
 const ARENA_BYTES_PER_GUEST = 32 * 1024 * 1024;
@@ -45,12 +46,33 @@ export interface RunningStack {
   readonly ended: Promise<number>;
 }
 
+/** What this process is about to become. */
+export interface Prospects {
+  /** Another user; undefined: nobody else. */
+  readonly user: { readonly uid: number; readonly gid: number } | undefined;
+  /** It is going to leave the file systems of its mount namespace. */
+  readonly leavesFiles: boolean;
+}
+
 /** Starts the stack of a virtual machine: see {@link startStack}. */
-export function startPasst(config: PasstConfig, log: Logger): Promise<RunningStack> {
-  const { stack, addressMap, pcapPath } = config;
+export async function startPasst(
+  config: PasstConfig,
+  log: Logger,
+  prospects: Prospects = { user: undefined, leavesFiles: false },
+): Promise<RunningStack> {
+  const { stack, addressMap, pcapPath, services } = config;
   const createTransport = (parts: TransportParts): GuestTransport =>
     createStreamTransport(config.transport, config.oneOff, parts);
-  return startStack(config, [{ name: 'guest', stack, addressMap, createTransport, pcapPath }], log);
+  const plan: GuestPlan = { name: 'guest', stack, addressMap, createTransport, pcapPath };
+  if (services === undefined) return startStack(config, [plan], log);
+  // Loaded only where it is wanted.
+  const { openServices } = await import('./user-net/services.ts');
+  const { user, leavesFiles: ownMounts } = prospects;
+  const withServices = {
+    ...plan,
+    openServices: (parts: ServicesParts) => openServices(services, { ...parts, user, ownMounts }),
+  };
+  return startStack(config, [withServices], log);
 }
 
 /**
@@ -131,7 +153,7 @@ export async function startStack(
     const { ourMacHi, ourMacLo } = config.stack;
     const bridge = plans.length === 1 ? undefined : new GuestSwitch({ arena, ourMacHi, ourMacLo });
     for (const way of ways) {
-      const guest = createGuestSide(way, { arena, forwards, bridge, bypass });
+      const guest = createGuestSide(way, { native, arena, forwards, bridge, bypass });
       guests.push(guest);
       guest.install(poller.handlers);
     }

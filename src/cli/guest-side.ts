@@ -5,7 +5,7 @@
  * kinds of their own, so that no stack knows of another and a flow costs the same however many guests there are.
  */
 import { randomFillSync } from 'node:crypto';
-import { openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import type { Arena } from '../base/arena.ts';
 import { systemClock } from '../base/clock.ts';
 import { PasselError, reasonOf } from '../base/errors.ts';
@@ -17,12 +17,14 @@ import type { GuestSwitch, SwitchCounters, SwitchPort } from '../link/switch.ts'
 import { createTraceLink } from '../link/trace.ts';
 import type { StackConfig } from '../stack/config.ts';
 import {
+  EVENT_IN,
   type ForwardLookup,
   type GuestLink,
   type HostSockets,
   KIND_LINK,
   KIND_LINK_LISTENER,
   KIND_PING,
+  KIND_SERVICES,
   KIND_TCP,
   KIND_UDP,
   type LoopbackBypass,
@@ -30,6 +32,7 @@ import {
 import { NetworkStack } from '../stack/stack.ts';
 import { createRawEcho } from './raw-echo.ts';
 import type { GuestTransport, TransportParts } from './transport.ts';
+import type { OpenServices, ServicesParts } from './user-net/services.ts';
 
 /** What a guest is to have. */
 export interface GuestPlan {
@@ -40,6 +43,8 @@ export interface GuestPlan {
   readonly createTransport: (parts: TransportParts) => GuestTransport;
   /** Record all frames here; undefined: do not. */
   readonly pcapPath: string | undefined;
+  /** Opens what the guest meets at addresses of its network; left out: nothing. @throws PasselError */
+  readonly openServices?: (parts: ServicesParts) => OpenServices;
 }
 
 /** The way to a guest, with what is the guest's own of the parts that all use. */
@@ -55,6 +60,7 @@ export interface GuestWay {
 
 /** What guests share. */
 export interface NetworkParts {
+  readonly native: TransportParts['native'];
   readonly arena: Arena;
   readonly forwards: ForwardListeners;
   /** Undefined with one guest. */
@@ -108,18 +114,26 @@ export function createGuestWays(plans: readonly GuestPlan[], parts: TransportPar
 
 /**
  * @param way - its transport stays the caller's to close
- * @throws PasselError when the guest's capture file cannot be made; nothing is left open then
+ * @throws PasselError when the guest's capture file or its services cannot be had; nothing is left open then
  */
-export function createGuestSide(way: GuestWay, { arena, forwards, bridge, bypass }: NetworkParts): GuestSide {
+export function createGuestSide(way: GuestWay, { native, arena, forwards, bridge, bypass }: NetworkParts): GuestSide {
   const { plan, kindBase, sockets, log, transport } = way;
   let pcap: PcapLink | undefined;
   let port: SwitchPort | undefined;
   let link: GuestLink = transport.link;
-  if (plan.pcapPath !== undefined) {
+  const pcapFd = plan.pcapPath === undefined ? -1 : openPcap(plan.pcapPath);
+  let services: OpenServices | undefined;
+  try {
+    services = plan.openServices?.({ native, arena, log });
+  } catch (error) {
+    if (pcapFd >= 0) closeSync(pcapFd);
+    throw error;
+  }
+  if (pcapFd >= 0) {
     pcap = createPcapLink({
       link,
       arena,
-      fd: openPcap(plan.pcapPath),
+      fd: pcapFd,
       onError: (error) => log.warn(`--pcap: recording ended: ${reasonOf(error)}`),
     });
     link = pcap;
@@ -146,6 +160,7 @@ export function createGuestSide(way: GuestWay, { arena, forwards, bridge, bypass
     secret: randomFillSync(new Uint32Array(8)),
     rawEcho,
     bypass,
+    services,
   });
   return {
     plan,
@@ -161,6 +176,11 @@ export function createGuestSide(way: GuestWay, { arena, forwards, bridge, bypass
       handlers[kindBase + KIND_LINK_LISTENER] = () => transport.onListenerEvent();
       for (const kind of [KIND_TCP, KIND_UDP, KIND_PING])
         handlers[kindBase + kind] = (flow, events) => stack.onFlowEvent(kind, flow, events);
+      if (services === undefined) return;
+      const { fd, takeAnswers } = services;
+      handlers[kindBase + KIND_SERVICES] = () =>
+        takeAnswers((flow, generation, result) => stack.onServiceAnswer(flow, generation, result));
+      sockets.watch(fd, EVENT_IN, KIND_SERVICES, 0);
     },
     open: (onEnd) =>
       transport.open({
@@ -176,6 +196,7 @@ export function createGuestSide(way: GuestWay, { arena, forwards, bridge, bypass
       stack.close();
       port?.clear();
       rawEcho?.close();
+      services?.close();
       pcap?.close();
     },
   };

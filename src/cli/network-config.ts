@@ -7,6 +7,7 @@ import { isMappedIpv4 } from '../base/ip-text.ts';
 import type { LogLevel } from '../base/logger.ts';
 import type { AddressMapConfig } from '../forward/address-map.ts';
 import { type PortForwardRule, type PortRange, parsePortSpecs } from '../forward/port-spec.ts';
+import type { GuestForward } from '../qemu/user-net/guest-forward.ts';
 import type { StackConfig } from '../stack/config.ts';
 import type { HostFacts } from '../sys/host-facts.ts';
 import { buildFamilies } from './guest-addresses.ts';
@@ -33,11 +34,19 @@ export interface RunAs {
   readonly group: string | undefined;
 }
 
+export interface ServicesConfig {
+  /** Empty: no TFTP server. */
+  readonly tftpFolder: string;
+  readonly guestForwards: readonly GuestForward[];
+}
+
 /** What every stack needs to know. */
 export interface NetworkConfig {
   readonly stack: StackConfig;
   readonly addressMap: AddressMapConfig;
   readonly forwards: readonly PortForwardRule[];
+  /** What the guest meets at addresses of its network, if there is anything: by `--user-net`. */
+  readonly services?: ServicesConfig | undefined;
   /** `--freebind`: forwards may be bound to addresses that do not exist (yet). */
   readonly freebind: boolean;
   /** Record all frames here. */

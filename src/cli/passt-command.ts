@@ -96,8 +96,8 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
     if (config.pidPath !== undefined) pidFile = openPidFile(config.pidPath);
     const runAs = resolveRunAs(config.runAs);
     const { startPasst } = await import('./compose.ts');
-    const { prepareSandbox } = await import('./sandbox.ts');
-    running = await startPasst(config, logger);
+    const { isDetached, prepareSandbox } = await import('./sandbox.ts');
+    running = await startPasst(config, logger, { user: runAs, leavesFiles: isDetached() });
     const readiness = isDaemon ? prepareReadiness() : undefined;
     if (given.has('no-sandbox')) {
       logger.warn(NO_SANDBOX_WARNING);

@@ -66,6 +66,7 @@ export async function prepareSandbox(options: SandboxOptions): Promise<Sandbox> 
   const threadList = held === kept ? undefined : openThreadList();
   const may = (capability: number): boolean => (held & capabilityMask([capability])) !== 0n;
   const detached = isDetached();
+  delete process.env[DETACHED_MARK];
   const emptyRoot =
     (detached && may(CAP_SYS_ADMIN) && leaveFileSystems(native)) || (may(CAP_SYS_CHROOT) && enterEmptyRoot(native));
   const limitTo = (capabilities: readonly number[]): void => {
@@ -108,9 +109,8 @@ export async function prepareSandbox(options: SandboxOptions): Promise<Sandbox> 
  * Whether this process was started in a mount namespace of its own: its front says which (detach.c). A mark that comes from elsewhere
  * names another one.
  */
-function isDetached(): boolean {
+export function isDetached(): boolean {
   const mark = process.env[DETACHED_MARK];
-  delete process.env[DETACHED_MARK];
   if (mark === undefined) return false;
   try {
     return readlinkSync('/proc/self/ns/mnt') === mark;

@@ -26,6 +26,8 @@ export interface StackConfig {
   readonly fqdn: string;
   /** DHCP option 15; empty or left out: none. */
   readonly domainName?: string;
+  /** What a client that boots from the network is told by DHCP; the server is the gateway. Left out: nothing. */
+  readonly boot?: BootConfig;
 
   readonly tcp: boolean;
   readonly udp: boolean;
@@ -37,6 +39,13 @@ export interface StackConfig {
   /** Advertise resolvers / search list by DHCP, DHCPv6 and RA. */
   readonly advertiseDns: boolean;
   readonly advertiseSearch: boolean;
+}
+
+export interface BootConfig {
+  /** At most 127 characters; empty: none. */
+  readonly fileName: string;
+  /** DHCP option 66: a server other than the gateway, by name; empty: none. */
+  readonly serverName: string;
 }
 
 export interface Ipv4Config {

@@ -9,7 +9,7 @@ import type { FlowDescription } from './flow/description.ts';
 import type { FlowTable } from './flow/table.ts';
 import type { TimerWheel } from './flow/timer-wheel.ts';
 import type { GuestState } from './guest.ts';
-import type { AddressMap, ForwardLookup, GuestLink, HostSockets, LoopbackBypass } from './ports.ts';
+import type { AddressMap, ForwardLookup, GuestLink, GuestServices, HostSockets, LoopbackBypass } from './ports.ts';
 import type { RoomQueue } from './room-queue.ts';
 
 export interface StackContext {
@@ -22,6 +22,8 @@ export interface StackContext {
   readonly forwards: ForwardLookup;
   /** Namespace mode: takes what the host's loopback sends to forwarded ports. */
   readonly bypass: LoopbackBypass | undefined;
+  /** What is behind addresses of the guest's network other than hosts. */
+  readonly services?: GuestServices | undefined;
   readonly flows: FlowTable;
   readonly timers: TimerWheel;
   readonly roomQueue: RoomQueue;

@@ -14,7 +14,9 @@
  * address that the client has, else broadcast if it asks for that, else to its MAC and the address that it is given. Relays
  * do not exist on a link with one guest: `giaddr` is copied and not used.
  *
- * Not done: reservations; boot file and server options; options split over several or hidden in `file` and `sname` when writing.
+ * A boot file's name stands in the `file` field, where BOOTP has it, and its server is the gateway (`siaddr`).
+ *
+ * Not done: reservations; options split over several or hidden in `file` and `sname` when writing.
  */
 import { formatIpv4 } from '../base/ip-text.ts';
 import { createLogGate, warnGated } from '../base/logger.ts';
@@ -53,6 +55,7 @@ import {
   DHCP_OPTION_ROUTER,
   DHCP_OPTION_SERVER_ID,
   DHCP_OPTION_SUBNET_MASK,
+  DHCP_OPTION_TFTP_SERVER_NAME,
   DHCP_RELEASE,
   DHCP_REQUEST,
   DHCP_SERVER_PORT,
@@ -72,6 +75,7 @@ import {
   writeDhcpDomainSearch,
   writeDhcpEmpty,
   writeDhcpEnd,
+  writeDhcpFileName,
   writeDhcpFqdn,
   writeDhcpHeader,
   writeDhcpText,
@@ -256,11 +260,12 @@ export class DhcpModule {
       flags,
       type === DHCP_ACK || type === BOOTP ? inUse : 0,
       yours,
-      0,
+      config.boot === undefined || isNak ? 0 : ipv4.gateway,
       getDhcpRelayAddress(view, at),
       macHi,
       macLo,
     );
+    if (config.boot !== undefined && !isNak) writeDhcpFileName(view, start, config.boot.fileName);
     // One byte is kept for the end mark.
     const behind = this.writeOptions(at, end, options, limit - 1, type, isInform);
     const messageEnd = writeDhcpEnd(view, start, behind, limit);
@@ -310,6 +315,9 @@ export class DhcpModule {
     const { domainName = '' } = config;
     if (domainName !== '')
       next = keepIfGood(writeDhcpText(view, next, limit, DHCP_OPTION_DOMAIN_NAME, domainName), next);
+    const serverName = config.boot?.serverName ?? '';
+    if (serverName !== '')
+      next = keepIfGood(writeDhcpText(view, next, limit, DHCP_OPTION_TFTP_SERVER_NAME, serverName), next);
     if (config.fqdn !== '') next = keepIfGood(this.writeFqdn(at, end, next, limit), next);
     return keepIfGood(writeDhcpDomainSearch(view, next, limit, this.searchDomains), next);
   }

@@ -60,6 +60,7 @@ import { createPacketMeta, type PacketMeta } from './packet-meta.ts';
 
 const DHCP_SERVER_PORT = 67;
 const DHCPV6_SERVER_PORT = 547;
+const TFTP_PORT = 69;
 const ICMPV6_ECHO_REQUEST = 128;
 const NDP_FIRST_TYPE = 133;
 const NDP_LAST_TYPE = 136;
@@ -75,6 +76,7 @@ export interface InputModules {
   readonly echo: { input4(meta: PacketMeta): void; input6(meta: PacketMeta): void };
   readonly tcp: { input(meta: PacketMeta): void };
   readonly udp: { input(meta: PacketMeta): void };
+  readonly tftp?: { input(meta: PacketMeta): boolean } | undefined;
   /** Takes a fragment. @returns the arena offset of the whole packet's IP header when this was the last piece, else negative */
   readonly reassembly: {
     input4(l3Offset: number, nowMs: number): number;
@@ -251,6 +253,7 @@ export class Input {
     } else if (port === DHCPV6_SERVER_PORT && config.dhcpv6 && modules.dhcpv6.input(meta)) {
       return;
     }
+    if (port === TFTP_PORT && modules.tftp?.input(meta) === true) return;
     if (config.udp) modules.udp.input(meta);
   }
 

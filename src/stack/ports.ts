@@ -264,6 +264,32 @@ export const KIND_SPLICE_UDP = 9;
 export const KIND_NAMESPACE_TCP_LISTENER = 10;
 export const KIND_NAMESPACE_UDP_LISTENER = 11;
 
+/** Answers of the process that opens what the stack must not: see {@link GuestServices}. */
+export const KIND_SERVICES = 12;
+
+// ---------------------------------------------------------------------------------------------------------------- services
+
+/**
+ * What stands behind addresses of the guest's network other than hosts, and the files of its TFTP server. Another process opens them, so
+ * every request has a ticket, a flow's index and generation, and is answered later, once, by `NetworkStack.onServiceAnswer`.
+ */
+export interface GuestServices {
+  /** The service that the guest reaches by TCP at this address (4 words) and port. @returns its number, or -1 */
+  find(address: Uint32Array, port: number): number;
+  /**
+   * The host's address (4 words) and port that a service leads to; undefined: another process connects.
+   */
+  targetOf(service: number): { readonly address: Uint32Array; readonly port: number } | undefined;
+  /** Asks for a connection: a connected, non-blocking stream socket. @returns false when it cannot be asked for */
+  connect(service: number, index: number, generation: number): boolean;
+  /** Asks for a file of the TFTP server, opened for reading; undefined: there is no server. @returns as `connect` */
+  readonly openFile: ((path: string, index: number, generation: number) => boolean) | undefined;
+  /** Length of a regular file in bytes, or -errno. */
+  fileBytes(fd: number): number;
+  /** pread(2) into the arena. @returns bytes read, less than asked for at the end of the file only; or -errno */
+  readFile(fd: number, offset: number, lengthBytes: number, position: number): number;
+}
+
 // ---------------------------------------------------------------------------------------------------------------- address map
 
 export const MAP_AS_IS = 0;

@@ -15,7 +15,7 @@ import { Counters } from './counters.ts';
 import { DhcpModule } from './dhcp.ts';
 import { Dhcpv6Module } from './dhcpv6.ts';
 import { createFlowDescription, type FlowDescription } from './flow/description.ts';
-import { DEFAULT_FLOW_CAPACITY, FLOW_PING, FLOW_TCP, FLOW_UDP, FlowTable } from './flow/table.ts';
+import { DEFAULT_FLOW_CAPACITY, FLOW_PING, FLOW_TCP, FLOW_TFTP, FLOW_UDP, FlowTable } from './flow/table.ts';
 import { TimerWheel } from './flow/timer-wheel.ts';
 import { Reassembler } from './fragment/reassembly.ts';
 import { GuestState } from './guest.ts';
@@ -29,6 +29,7 @@ import {
   ENDPOINT_BYTES,
   type ForwardLookup,
   type GuestLink,
+  type GuestServices,
   type HostSockets,
   KIND_PING,
   KIND_TCP,
@@ -37,6 +38,7 @@ import {
 } from './ports.ts';
 import { RoomQueue } from './room-queue.ts';
 import { TcpModule } from './tcp/module.ts';
+import { TftpServer } from './tftp/server.ts';
 import { UdpModule } from './udp/module.ts';
 
 /** Frames taken from the link in one `receive`. */
@@ -65,6 +67,8 @@ export interface StackOptions {
   readonly flowCapacity?: number;
   /** Namespace mode: takes what the host's loopback sends to forwarded ports. */
   readonly bypass?: LoopbackBypass | undefined;
+  /** What is behind addresses of the guest's network other than hosts, and its TFTP server. */
+  readonly services?: GuestServices | undefined;
 }
 
 export class NetworkStack {
@@ -76,6 +80,7 @@ export class NetworkStack {
   private readonly tcp: TcpModule;
   private readonly udp: UdpModule;
   private readonly echo: EchoModule;
+  private readonly tftp: TftpServer | undefined;
   private readonly arp: ArpModule;
   private readonly ndp: NdpModule;
   private readonly reassembly: Reassembler;
@@ -108,6 +113,7 @@ export class NetworkStack {
       map,
       forwards,
       bypass: options.bypass,
+      services: options.services,
       flows: this.flows,
       timers: this.timers,
       roomQueue: new RoomQueue(this.flows),
@@ -122,6 +128,7 @@ export class NetworkStack {
     this.tcp = new TcpModule(this.ctx);
     this.udp = new UdpModule(this.ctx, errors);
     this.echo = new EchoModule(this.ctx, errors, options.rawEcho);
+    this.tftp = options.services?.openFile === undefined ? undefined : new TftpServer(this.ctx);
     this.arp = new ArpModule(this.ctx);
     this.ndp = new NdpModule(this.ctx);
     this.reassembly = new Reassembler(this.ctx, errors, () => {
@@ -132,6 +139,7 @@ export class NetworkStack {
     this.owners[FLOW_TCP] = this.tcp;
     this.owners[FLOW_UDP] = this.udp;
     this.owners[FLOW_PING] = this.echo;
+    this.owners[FLOW_TFTP] = this.tftp;
     this.input = new Input(this.ctx, {
       arp: this.arp,
       ndp: this.ndp,
@@ -140,6 +148,7 @@ export class NetworkStack {
       echo: this.echo,
       tcp: this.tcp,
       udp: this.udp,
+      tftp: this.tftp,
       reassembly: this.reassembly,
     });
   }
@@ -198,6 +207,23 @@ export class NetworkStack {
         return;
       case KIND_PING:
         this.echo.onHostEvent(index, events);
+    }
+  }
+
+  /**
+   * What a flow has asked the services for.
+   * @param fd - becomes the stack's; or -errno
+   */
+  onServiceAnswer(index: number, generation: number, fd: number): void {
+    this.enterTurn();
+    const { flows, ctx } = this;
+    if (!flows.isLive(index) || flows.generation[index] !== generation) {
+      // The guest has given up meanwhile.
+      if (fd >= 0) ctx.sockets.close(fd);
+    } else if (flows.kind[index] === FLOW_TFTP) {
+      this.tftp?.onFile(index, fd);
+    } else {
+      this.tcp.onServiceConnection(index, fd);
     }
   }
 

@@ -67,6 +67,7 @@ export const DHCP_OPTION_PARAMETER_LIST = 55;
 export const DHCP_OPTION_MESSAGE = 56;
 export const DHCP_OPTION_MAX_MESSAGE_SIZE = 57;
 export const DHCP_OPTION_CLIENT_ID = 61;
+export const DHCP_OPTION_TFTP_SERVER_NAME = 66;
 /** RFC 4039. */
 export const DHCP_OPTION_RAPID_COMMIT = 80;
 /** RFC 4702. */
@@ -89,6 +90,8 @@ export const DHCP_FQDN_E = 0x04;
 export const DHCP_FQDN_N = 0x08;
 
 const MAX_OPTION_BYTES = 255;
+/** What the field `file` holds, less the zero at its end. */
+export const DHCP_FILE_NAME_MAX = 127;
 
 /** @returns 240, WIRE_TRUNCATED, WIRE_BAD_LENGTH (hardware address too long), or WIRE_UNSUPPORTED without the magic cookie */
 export function checkDhcp(view: DataView, offset: number, end: number): number {
@@ -236,6 +239,14 @@ export function writeDhcpHeader(
   view.setUint32(start + DHCP_CLIENT_MAC_OFFSET + 2, macLo);
   view.setUint32(start + COOKIE_OFFSET, DHCP_MAGIC_COOKIE);
   return start + DHCP_HEADER_BYTES;
+}
+
+/**
+ * Writes the boot file's name into the fixed part of a message that `writeDhcpHeader` has begun, ended by a zero (RFC 951).
+ * @param name ASCII; what is longer than DHCP_FILE_NAME_MAX is left out altogether
+ */
+export function writeDhcpFileName(view: DataView, offset: number, name: string): void {
+  if (name.length <= DHCP_FILE_NAME_MAX && isAscii(name)) putAscii(view, offset + FILE_OFFSET, name);
 }
 
 /** Writes code and length if the data will fit. @returns the offset of the data, or a negative status */

@@ -2,16 +2,23 @@
  * The network of QEMU's `-netdev user` from `--user-net`, in a real guest: the addresses, names and services that QEMU's manual
  * documents, and its examples for forwards.
  */
+import { createHash, randomBytes } from 'node:crypto';
+import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:net';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Agent, startAgent } from '../support/netns/agent.ts';
 import { needNamespaces, needVeth, requireOrSkip } from '../support/netns/capabilities.ts';
 import { createHost, HOST_NET, type Host } from '../support/netns/host.ts';
+import { waitUntil } from '../support/netns/namespace.ts';
 import { bootGuest, type Guest, needGuest } from '../support/qemu-guest/guest.ts';
 import { isDebianStack } from '../support/stack-under-test.ts';
 import { fetchAndHash, GET_DHCPV4_LEASE, parseEnvironment } from './guest-commands.ts';
 import { type ListeningStack, startListeningStack } from './listening-stack.ts';
 
 const GUEST_MAC = '52:54:00:70:61:73';
+/** Not a multiple of any block. */
+const KERNEL = randomBytes(400_001);
 const SERVER_NAME = 'server.passel.test';
 const OPTIONS = [
   'user,id=n1,hostname=vm,domainname=example.org',
@@ -27,6 +34,7 @@ const describeSuite = await requireOrSkip(needNamespaces, needVeth, ...needGuest
   let onWan: Agent;
   let stack: ListeningStack;
   let guest: Guest;
+  let onSocket: Server;
 
   beforeAll(async () => {
     host = await createHost();
@@ -39,13 +47,37 @@ const describeSuite = await requireOrSkip(needNamespaces, needVeth, ...needGuest
       onHost.serveHttp({ host: '127.0.0.1', port: 8081 }),
       onHost.serveHttp({ host: '::1', port: 8081 }),
     ]);
-    stack = await startListeningStack(host, ['--user-net', OPTIONS]);
+    await host.wan.sh('ip addr add 10.10.1.1/32 dev lo');
+    await onWan.serveHttp({ host: '10.10.1.1', port: 4321 });
+    const folder = join(host.directory, 'tftp');
+    await mkdir(join(folder, 'sub'), { recursive: true });
+    await writeFile(join(host.directory, 'secret'), 'secret\n');
+    await writeFile(join(folder, 'kernel'), KERNEL);
+    await writeFile(join(folder, 'sub/blocks'), KERNEL.subarray(0, 4 * 1432));
+    await writeFile(join(folder, 'empty'), '');
+    await symlink('../secret', join(folder, 'escape'));
+    await symlink('sub/blocks', join(folder, 'inside'));
+    onSocket = createServer((socket) => socket.pipe(socket));
+    await new Promise<void>((resolve) => onSocket.listen(join(host.directory, 'service'), resolve));
+    await chmod(join(host.directory, 'service'), 0o777);
+    const services = [
+      `tftp=${folder}`,
+      'guestfwd=tcp:10.0.2.100:1234-tcp:10.10.1.1:4321',
+      'guestfwd=tcp:10.0.2.100:1235-cmd:socat - TCP:10.10.1.1:4321',
+      `guestfwd=tcp:10.0.2.100:1236-unix:${join(host.directory, 'service')}`,
+      `guestfwd=:10.0.2.101:80-cmd:sh -c "id -u; echo pid \\$\\$; cat > ${join(host.directory, 'taken')}"`,
+      'guestfwd=tcp:10.0.2.102:7-cmd:cat',
+      'guestfwd=tcp:10.0.2.102:8-cmd:/nowhere',
+      `guestfwd=tcp:10.0.2.102:9-unix:${join(host.directory, 'nobody')}`,
+    ];
+    stack = await startListeningStack(host, ['--user-net', [OPTIONS, ...services].join(',')]);
     guest = await bootGuest({ netdev: stack.netdev, mac: GUEST_MAC });
   });
 
   afterAll(async () => {
     await guest?.stop();
     await stack?.stop();
+    onSocket?.close();
     await host?.close();
   });
 
@@ -111,5 +143,70 @@ const describeSuite = await requireOrSkip(needNamespaces, needVeth, ...needGuest
     await expect(onWan.exchangeTcp({ host: HOST_NET.hostV4, port: 6001 })).rejects.toThrow();
     const { same } = await onWan.exchangeUdp({ host: HOST_NET.hostV4, port: 5353, lengthBytes: 100 });
     expect(same).toBe(true);
+  });
+
+  it('fetches files by TFTP, in blocks of any size', async () => {
+    const hash = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');
+    for (const [file, options, bytes] of [
+      ['kernel', '-b 1432', KERNEL],
+      ['/kernel', '-b 65464', KERNEL],
+      ['sub/blocks', '-b 1432', KERNEL.subarray(0, 4 * 1432)],
+      ['inside', '', KERNEL.subarray(0, 4 * 1432)],
+      ['empty', '', Buffer.alloc(0)],
+    ] as const) {
+      await guest.check(`rm -f /tmp/file; timeout 60 tftp -g ${options} -r ${file} -l /tmp/file 10.0.2.2`);
+      expect(await guest.check('sha256sum /tmp/file | cut -d " " -f 1')).toBe(hash(bytes));
+    }
+    await guest.check('timeout 60 tftp -g -b 1400 -r kernel -l /tmp/file fec0::2');
+    expect(await guest.check('sha256sum /tmp/file | cut -d " " -f 1')).toBe(hash(KERNEL));
+  });
+
+  it('gets nothing by TFTP from outside the folder, and cannot write', async () => {
+    for (const file of ['escape', '../secret', 'sub/../../secret', '/etc/passwd', 'sub', 'nowhere']) {
+      const { status, stdout } = await guest.exec(`timeout 60 tftp -g -r ${file} -l /tmp/none 10.0.2.2`);
+      expect([file, status, stdout]).toEqual([file, 1, expect.stringMatching(/not found|not allowed/)]);
+    }
+    const { stdout } = await guest.exec('timeout 60 tftp -p -l /etc/passwd -r new 10.0.2.2');
+    expect(stdout).toContain('read only');
+  });
+
+  it('has its connections forwarded to a host, as in the manual', async () => {
+    const expected = await onWan.hashPattern({ lengthBytes: 1_000_000, seed: 4 });
+    expect(await guest.check(fetchAndHash('http://10.0.2.100:1234/bytes/1000000/4'))).toBe(expected);
+  });
+
+  it('has a command for each of its connections, as in the manual', async () => {
+    const expected = await onWan.hashPattern({ lengthBytes: 1_000_000, seed: 5 });
+    for (let i = 0; i < 2; i++) {
+      expect(await guest.check(fetchAndHash('http://10.0.2.100:1235/bytes/1000000/5'))).toBe(expected);
+    }
+    const [first, second] = [await talk('10.0.2.101:80', 'one'), await talk('10.0.2.101:80', 'two')];
+    expect(first).toMatch(new RegExp(`^${process.getuid?.() === 0 ? 65534 : process.getuid?.()}\npid \\d+$`));
+    expect(second).not.toBe(first);
+    await waitUntil('the command to have written', async () => {
+      return (await readFile(join(host.directory, 'taken'), 'utf8').catch(() => '')) === 'two\n';
+    });
+  });
+
+  const talk = (address: string, text: string): Promise<string> => {
+    return guest.check(`echo ${text} | timeout 60 socat -t 30 - TCP4:${address}`);
+  };
+
+  it('has its connections forwarded to a unix socket and to simple commands', async () => {
+    expect(await talk('10.0.2.100:1236', 'echo')).toBe('echo');
+    expect(await talk('10.0.2.102:7', 'cat')).toBe('cat');
+    await guest.check('head -c 3000000 /dev/urandom > /tmp/sent');
+    for (const address of ['10.0.2.100:1236', '10.0.2.102:7']) {
+      await guest.check(
+        `timeout 60 socat -t 30 - TCP4:${address} < /tmp/sent > /tmp/received; cmp /tmp/sent /tmp/received`,
+      );
+    }
+  });
+
+  it('has connections reset that nobody takes', async () => {
+    const { stdout } = await guest.exec('timeout 60 socat -t 30 - TCP4:10.0.2.102:9 < /dev/null');
+    expect(stdout).toMatch(/refused|reset/i);
+    // The command is started, and ends at once.
+    expect((await guest.exec('timeout 60 socat -t 30 - TCP4:10.0.2.102:8 < /dev/null')).status).not.toBe(124);
   });
 });

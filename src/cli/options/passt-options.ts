@@ -57,7 +57,7 @@ export const PASST_OPTIONS = {
     isExtension: true,
     group: GUEST,
     valueName: 'OPTIONS',
-    help: "The network of QEMU's -netdev user, by its options: net=, host=, dhcpstart=, dns=, hostname=, domainname=, dnssearch=, restrict=, hostfwd=, ipv4=, ipv6=, ipv6-net=, ipv6-host=, ipv6-dns=",
+    help: "The network of QEMU's -netdev user, by its options: net=, host=, dhcpstart=, dns=, hostname=, domainname=, dnssearch=, restrict=, hostfwd=, guestfwd=, tftp=, bootfile=, tftp-server-name=, ipv4=, ipv6=, ipv6-net=, ipv6-host=, ipv6-dns=",
     parse: readUserNet,
   }),
   ...NETWORK_OPTIONS,

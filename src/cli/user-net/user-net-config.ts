@@ -23,7 +23,8 @@ export function applyUserNet(
   const { stack, addressMap } = network;
   // The first resolver of the host's, whatever its family: the map rewrites an address as a whole.
   const resolver = addressMap.ipv4?.dnsHost ?? addressMap.ipv6?.dnsHost ?? resolvers[0];
-  const { ipv4, ipv6 } = userNet;
+  const { ipv4, ipv6, tftpFolder, guestForwards } = userNet;
+  const hasServices = tftpFolder !== '' || guestForwards.length > 0;
   return {
     ...network,
     stack: {
@@ -33,6 +34,7 @@ export function applyUserNet(
       searchDomains: userNet.searchDomains,
       hostname: userNet.hostname,
       domainName: userNet.domainName,
+      boot: { fileName: userNet.bootFile, serverName: userNet.tftpServerName },
     },
     addressMap: {
       ...addressMap,
@@ -41,6 +43,7 @@ export function applyUserNet(
       isRestricted: userNet.isRestricted,
     },
     forwards: [...userNet.hostForwards.map(forwardRule), ...network.forwards],
+    services: hasServices ? { tftpFolder, guestForwards } : undefined,
     templates: { ipv4: '--user-net', ipv6: '--user-net' },
   };
 }

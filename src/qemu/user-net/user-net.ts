@@ -21,6 +21,7 @@ import {
 } from '../../base/ip-text.ts';
 import { type Property, readProperties } from '../option-string.ts';
 import { type HostForward, parseHostForward } from './forwards.ts';
+import { type GuestForward, parseGuestForward } from './guest-forward.ts';
 
 /** The network of `-netdev user`. Addresses of IPv4 are uint32, those of IPv6 4 words. */
 export interface UserNet {
@@ -33,6 +34,13 @@ export interface UserNet {
   readonly domainName: string;
   readonly searchDomains: readonly string[];
   readonly hostForwards: readonly HostForward[];
+  readonly guestForwards: readonly GuestForward[];
+  /** Folder of the TFTP server; empty: there is none. */
+  readonly tftpFolder: string;
+  /** File that clients are told to boot; empty: none. */
+  readonly bootFile: string;
+  /** Name of another TFTP server than the host's address; empty: none. */
+  readonly tftpServerName: string;
 }
 
 export interface UserNetV4 {
@@ -56,11 +64,12 @@ export type RefuseValue = (expected: string) => never;
 
 const KEYS = [
   ...['ipv4', 'net', 'host', 'dhcpstart', 'dns', 'ipv6', 'ipv6-net', 'ipv6-prefix', 'ipv6-prefixlen', 'ipv6-host'],
-  ...['ipv6-dns', 'restrict', 'hostname', 'domainname', 'dnssearch', 'hostfwd'],
+  ...['ipv6-dns', 'restrict', 'hostname', 'domainname', 'dnssearch', 'hostfwd', 'guestfwd'],
+  ...['tftp', 'bootfile', 'tftp-server-name'],
 ];
 const UNSUPPORTED: Readonly<Record<string, string>> = {
-  smb: 'there is no SMB server here; forward to one with guestfwd',
-  smbserver: 'there is no SMB server here; forward to one with guestfwd',
+  smb: 'there is no SMB server here; guestfwd can lead to one',
+  smbserver: 'there is no SMB server here; guestfwd can lead to one',
 };
 const NETWORK_KEYS_V4 = ['net', 'host', 'dhcpstart', 'dns'];
 const NETWORK_KEYS_V6 = ['ipv6-net', 'ipv6-prefix', 'ipv6-prefixlen', 'ipv6-host', 'ipv6-dns'];
@@ -74,6 +83,10 @@ const DEFAULT_PREFIX = Uint32Array.of(0xfec00000, 0, 0, 0);
 /** The last labels of our addresses in IPv6. */
 const HOST_LABEL = 2;
 const DNS_LABEL = 3;
+/** The field of BOOTP has 128 bytes, the last of them zero. */
+const BOOT_FILE_MAX = 127;
+/** An option of DHCP. */
+const OPTION_MAX = 255;
 /** Longer ones have no room for host and name server. */
 const MAX_PREFIX_V6 = 126;
 
@@ -106,6 +119,18 @@ export function readUserNet(text: string): UserNet {
         refuse,
       );
     }),
+    guestForwards: keys.all('guestfwd').map((rule) => {
+      const refuse = keys.refuser('guestfwd', rule);
+      const forward = parseGuestForward(rule, refuse);
+      if (ipv4 === undefined) refuse('no forwards: they are of IPv4, which is switched off');
+      else if (!isInNetworkV4(forward.address, ipv4) || forward.address === ipv4.host || forward.address === ipv4.dns) {
+        refuse('an address of the network, other than those of host and dns');
+      }
+      return forward;
+    }),
+    tftpFolder: keys.last('tftp') ?? '',
+    bootFile: keys.text('bootfile', BOOT_FILE_MAX),
+    tftpServerName: keys.text('tftp-server-name', OPTION_MAX),
   };
 }
 
@@ -159,6 +184,14 @@ class UserNetKeys {
   name(key: string): string {
     const text = this.last(key);
     return text === undefined || text === '' ? '' : checkName(text, this.refuser(key, text));
+  }
+
+  /** Printable ASCII up to a length. */
+  text(key: string, maxLength: number): string {
+    const text = this.last(key) ?? '';
+    return /^[ -~]*$/.test(text) && text.length <= maxLength
+      ? text
+      : this.refuse(key, `at most ${maxLength} printable ASCII characters`);
   }
 
   /** An IPv4 address that a host can have; `fallback` where the key is not there. */
@@ -267,6 +300,10 @@ export function withLabel(network: Uint32Array, label: number): Uint32Array {
   const address = Uint32Array.from(network);
   address[3] = (address[3]! | label) >>> 0;
   return address;
+}
+
+function isInNetworkV4(address: number, { network, prefixLength }: UserNetV4): boolean {
+  return (address ^ network) >>> (32 - prefixLength) === 0 || prefixLength === 0;
 }
 
 function isInNetworkV6(address: Uint32Array, network: Uint32Array, prefixLength: number): boolean {

@@ -17,6 +17,7 @@ export const FLOW_FREE = 0;
 export const FLOW_TCP = 1;
 export const FLOW_UDP = 2;
 export const FLOW_PING = 3;
+export const FLOW_TFTP = 4;
 
 /** passt's limit too: 2^17 entries. */
 export const DEFAULT_FLOW_CAPACITY = 131_072;
@@ -56,7 +57,7 @@ export class FlowTable {
   /** Entries in use, retired ones included. */
   count = 0;
   /** Entries in use by kind, retired ones excluded. */
-  readonly live = new Int32Array(4);
+  readonly live = new Int32Array(5);
 
   private readonly hash: Uint32Array;
   private readonly slots: Int32Array;

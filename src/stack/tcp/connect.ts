@@ -5,6 +5,9 @@
  * destination. The SYN-ACK goes out when the host's connect has succeeded, not before: the guest sees a refusal as a refusal and
  * an unreachable host as a timeout. Failure is told by a RST.
  *
+ * An address may be a service (`GuestServices`) instead: one that leads to an address of the host is connected to in the same way; for others,
+ * the connected socket comes later from another process (`takeServiceConnection`).
+ *
  * Not done: ICMP errors instead of a RST for unreachable destinations; connecting in advance.
  */
 
@@ -15,7 +18,7 @@ import { getTcpDstPort, getTcpSrcPort } from '../../wire/tcp.ts';
 import { writeEndpoint } from '../endpoint.ts';
 import { FLOW_TCP } from '../flow/table.ts';
 import type { PacketMeta } from '../packet-meta.ts';
-import { MAP_AS_IS, MAP_REFUSED, SOCKET_STREAM } from '../ports.ts';
+import { MAP_AS_IS, MAP_REFUSED, MAP_REWRITTEN, SOCKET_STREAM } from '../ports.ts';
 import { endFlow, resetBoth } from './close.ts';
 import { FLAG_SYN_DUE, STATE_CONNECTING, STATE_SYN_RECEIVED } from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
@@ -43,7 +46,9 @@ export function openFromGuest(core: TcpCore, meta: PacketMeta, headerBytes: numb
   const guestPort = getTcpSrcPort(view, l4);
   const peerPort = getTcpDstPort(view, l4);
   target.set(meta.destination);
-  const mapped = ctx.map.toHost(target, peerPort, IP_PROTOCOL_TCP);
+  const { services } = ctx;
+  const service = services === undefined ? -1 : services.find(target, peerPort);
+  const mapped = service >= 0 ? MAP_REWRITTEN : ctx.map.toHost(target, peerPort, IP_PROTOCOL_TCP);
   if (mapped === MAP_REFUSED || guestPort === 0 || peerPort === 0) {
     writeResetFor(core, meta, meta.l4Length - headerBytes);
     return;
@@ -60,6 +65,17 @@ export function openFromGuest(core: TcpCore, meta: PacketMeta, headerBytes: numb
   core.columns.pseudoSum[index] = computePseudoSum(core, index);
   takeSyn(core, index, l4, headerBytes);
 
+  let port = peerPort;
+  if (service >= 0) {
+    const to = services!.targetOf(service);
+    if (to === undefined) {
+      if (services!.connect(service, index, flows.generation[index]!)) startConnectTimer(core, index);
+      else resetBoth(core, index);
+      return;
+    }
+    target.set(to.address);
+    port = to.port;
+  }
   const fd = ctx.sockets.open(isIpv4Mapped(target, 0) ? 4 : 6, SOCKET_STREAM, 0);
   if (fd < 0) {
     // Out of descriptors or memory: silence makes the guest try again.
@@ -67,7 +83,7 @@ export function openFromGuest(core: TcpCore, meta: PacketMeta, headerBytes: numb
     return;
   }
   flows.fd[index] = fd;
-  connectToTarget(core, index, fd, peerPort, mapped === MAP_AS_IS);
+  connectToTarget(core, index, fd, port, mapped === MAP_AS_IS);
 }
 
 function connectToTarget(core: TcpCore, index: number, fd: number, port: number, isAsIs: boolean): void {
@@ -88,6 +104,19 @@ function connectToTarget(core: TcpCore, index: number, fd: number, port: number,
   }
   if (result === 0) onHostConnected(core, index);
   else startConnectTimer(core, index);
+}
+
+/** The connection that was asked for. @param fd - becomes the flow's; or -errno */
+export function takeServiceConnection(core: TcpCore, index: number, fd: number): void {
+  const { sockets, flows, columns: c } = core;
+  if (c.state[index] !== STATE_CONNECTING || flows.fd[index]! >= 0) {
+    if (fd >= 0) sockets.close(fd);
+    return;
+  }
+  flows.fd[index] = fd < 0 ? -1 : fd;
+  if (fd >= 0) prepareSocket(core, index, fd);
+  if (fd < 0 || watchSocket(core, index, fd) < 0) resetBoth(core, index);
+  else onHostConnected(core, index);
 }
 
 /** The host's connect has succeeded. */

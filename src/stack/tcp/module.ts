@@ -36,7 +36,7 @@ import {
   STATE_RESET,
   STATE_TIME_WAIT,
 } from './columns.ts';
-import { onHostConnected, openFromGuest } from './connect.ts';
+import { onHostConnected, openFromGuest, takeServiceConnection } from './connect.ts';
 import { addToTurn, TcpCore } from './core.ts';
 import { drainSpill, failHost, flushGathered } from './gather.ts';
 import { receiveInHandshake } from './handshake.ts';
@@ -135,6 +135,11 @@ export class TcpModule implements FlowModule {
       addToTurn(core, index);
     }
     if ((events & EVENT_OUT) !== 0 && (flags & FLAG_HAS_SPILL) !== 0) drainSpill(core, index);
+  }
+
+  /** The connection that `openFromGuest` has asked a service for. @param fd - becomes the flow's; or -errno */
+  onServiceConnection(index: number, fd: number): void {
+    takeServiceConnection(this.core, index, fd);
   }
 
   onTimer(index: number): void {

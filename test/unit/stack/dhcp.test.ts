@@ -287,6 +287,22 @@ describe('DHCP options', () => {
     expect(tiny.options.has(6)).toBe(true);
   });
 
+  it('tell what to boot, from where, and the domain', () => {
+    const options = { boot: { fileName: '/boot/file', serverName: 'boot.example' }, domainName: 'a.example' };
+    const [frame] = createHarness(options).exchange(request({ type: DISCOVER }));
+    const { payload } = decodeUdp(frame!);
+    expect(ipText(payload.subarray(20, 24))).toBe(GATEWAY);
+    expect(payload.toString('latin1', 108, 236)).toBe('/boot/file'.padEnd(128, '\0'));
+    const text = payload.toString('latin1', 240);
+    expect(text).toContain(`\x42\x0cboot.example`);
+    expect(text).toContain('\x0f\x09a.example');
+    const [nak] = createHarness(options).exchange(request({ type: REQUEST, options: [[50, ip('192.0.2.77')]] }));
+    expect(
+      decodeUdp(nak!)
+        .payload.subarray(34, 236)
+        .every((byte) => byte === 0),
+    ).toBe(true);
+  });
   it('send as many resolvers as fit', () => {
     const resolvers = Array.from({ length: 100 }, (_, i) => 0x0a000000 + i);
     const { options } = ask({ type: DISCOVER }, { ipv4: { resolvers } })!;

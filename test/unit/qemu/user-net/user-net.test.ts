@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { formatIp, formatIpv4 } from '../../../../src/base/ip-text.ts';
+import { formatIp, formatIpv4, parseIp } from '../../../../src/base/ip-text.ts';
+import { splitWords } from '../../../../src/qemu/user-net/guest-forward.ts';
 import { readUserNet } from '../../../../src/qemu/user-net/user-net.ts';
 
 /** network/bits host first lease dns, as text. */
@@ -70,6 +71,68 @@ describe('the network of -netdev user', () => {
       '{"type":"user","restrict":true,"hostfwd":[{"str":"tcp::1-:2"}],"dnssearch":[{"str":"a"}]}',
     );
     expect(json).toMatchObject({ isRestricted: true, searchDomains: ['a'], hostForwards: [{ hostPort: 1 }] });
+  });
+});
+
+describe('services', () => {
+  const forwards = (rule: string) => readUserNet(`guestfwd=${rule}`).guestForwards;
+  it('have the forms of the manual', () => {
+    expect(forwards('tcp:10.0.2.100:1234-tcp:10.10.1.1:4321')).toEqual([
+      { address: 0x0a000264, port: 1234, to: { kind: 'tcp', address: parseIp('10.10.1.1'), port: 4321 } },
+    ]);
+    expect(forwards('tcp:10.0.2.100:1234-cmd:netcat 10.10.1.1 4321')[0]!.to).toEqual({
+      kind: 'command',
+      words: ['netcat', '10.10.1.1', '4321'],
+    });
+    expect(forwards(':10.0.2.100:1-unix:/run/a-b:c')[0]!.to).toEqual({ kind: 'unix', path: '/run/a-b:c' });
+    expect(forwards('tcp:10.0.2.100:1-tcp:[::1]:80')[0]!.to).toMatchObject({ address: parseIp('::1'), port: 80 });
+    expect(forwards('tcp:10.0.2.100:1-tcp:localhost:80')[0]!.to).toMatchObject({ address: parseIp('127.0.0.1') });
+  });
+  it('are repeatable, and read the folder and names for booting', () => {
+    const rules = 'guestfwd=tcp:10.0.2.100:1-cmd:a,guestfwd=tcp:10.0.2.100:2-cmd:b';
+    expect(readUserNet(`${rules},tftp=/srv/a,,b,bootfile=/pxelinux.0,tftp-server-name=boot.example`)).toMatchObject({
+      guestForwards: [{ port: 1 }, { port: 2 }],
+      tftpFolder: '/srv/a,b',
+      bootFile: '/pxelinux.0',
+      tftpServerName: 'boot.example',
+    });
+  });
+  it.each([
+    ['a b  c', ['a', 'b', 'c']],
+    [` a 'b  "c' `, ['a', 'b  "c']],
+    [`a "b \\" $c" ''`, ['a', 'b " $c', '']],
+    ['a\\ b \\"c', ['a b', '"c']],
+    [`a"b"'c'd "\\x"`, ['abcd', '\\x']],
+  ])('splits the words of %s as a shell does', (command, words) => {
+    const refuse = (expected: string): never => {
+      throw new Error(expected);
+    };
+    expect(splitWords(command, refuse)).toEqual(words);
+    for (const open of ['a "b', "a 'b", 'a \\']) expect(() => splitWords(open, refuse)).toThrow();
+  });
+  it.each([
+    '10.0.2.100:1234-cmd:cat',
+    'udp:10.0.2.100:1234-cmd:cat',
+    'tcp:10.0.3.100:1234-cmd:cat',
+    'tcp:10.0.2.2:1234-cmd:cat',
+    'tcp:10.0.2.3:53-cmd:cat',
+    'tcp:10.0.2.100:0-cmd:cat',
+    'tcp:10.0.2.100:1234-chardev:foo',
+    'tcp:10.0.2.100:1234-',
+    'tcp:10.0.2.100:1234',
+    'tcp:10.0.2.100:1234-cmd:',
+    'tcp:10.0.2.100:1234-null',
+    'tcp:10.0.2.100:1234-tcp:host.example:1',
+    'tcp:10.0.2.100:1234-tcp:10.0.0.1',
+    'tcp:10.0.2.100:1234-unix:',
+  ])('guestfwd=%s is refused', (rule) => {
+    expect(() => forwards(rule)).toThrow(/^--user-net guestfwd/);
+  });
+  it('have limits for what has to fit a message', () => {
+    expect(readUserNet(`bootfile=${'a'.repeat(127)}`).bootFile).toHaveLength(127);
+    expect(() => readUserNet(`bootfile=${'a'.repeat(128)}`)).toThrow(/bootfile/);
+    expect(() => readUserNet('bootfile=é')).toThrow(/bootfile/);
+    expect(() => readUserNet(`tftp-server-name=${'a'.repeat(256)}`)).toThrow(/tftp-server-name/);
   });
 });
 

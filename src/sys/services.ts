@@ -1,0 +1,133 @@
+/**
+ * The services agent (native/services/services.c): a process that opens files, connections and commands for a stack that is confined.
+ * Requests and answers are messages on a socket; an answer brings a descriptor.
+ */
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { checkStatus, createSystemError } from './errors.ts';
+import { nativePath } from './native.ts';
+import type { NativeAddon } from './native-addon.ts';
+import { type Child, CLONE_NEWNS, listEnvironment, startProgram } from './process.ts';
+import { createSocketPair } from './unix-socket.ts';
+
+/** What the guest's connections to a service meet. */
+export type AgentService =
+  | { readonly kind: 'unix'; readonly path: string }
+  /** Found by PATH; a process for each connection. */
+  | { readonly kind: 'command'; readonly words: readonly string[] };
+
+export interface ServicesAgentOptions {
+  /** By number. */
+  readonly services: readonly AgentService[];
+  /** The folder that files are opened in; it stays the caller's. -1: none. */
+  readonly folderFd: number;
+  /** Whom the agent becomes; undefined: nobody else. */
+  readonly user: { readonly uid: number; readonly gid: number } | undefined;
+  /** This process is going to leave the file systems of its mount namespace: the agent gets one of its own. */
+  readonly ownMounts: boolean;
+}
+
+/** @param result - an fd, which becomes the receiver's, or -errno */
+export type AnswerHandler = (ticketA: number, ticketB: number, result: number) => void;
+
+export interface ServicesAgent {
+  /** Readable when there are answers; the agent's. */
+  readonly fd: number;
+  /** @returns false when the agent takes no request now, or is gone */
+  openFile(path: string, ticketA: number, ticketB: number): boolean;
+  connect(service: number, ticketA: number, ticketB: number): boolean;
+  /** Hands on the answers that have come. */
+  takeAnswers(onAnswer: AnswerHandler): void;
+  /** Ends the agent and its commands. Harmless when called twice. */
+  close(): void;
+}
+
+const UNIX_SEQPACKET = 5;
+const STACK_FD = 3;
+const FOLDER_FD = 4;
+const REQUEST_BYTES = 16;
+const REQUEST_FILE = 1;
+const REQUEST_CONNECTION = 2;
+/** `PATH_BYTES` of the agent. */
+const PATH_BYTES = 1024;
+const ANSWER_BYTES = 12;
+const EAGAIN = -11;
+const EIO = -5;
+
+/** Where the agent's executable is: beside the addon. */
+function agentPath(): string {
+  const beside = join(dirname(nativePath()), 'services-agent');
+  return existsSync(beside) ? beside : join(dirname(nativePath()), '../../build/Release/services-agent');
+}
+
+/** @throws ExecError */
+export function startServicesAgent(native: NativeAddon, options: ServicesAgentOptions): ServicesAgent {
+  const [fd, agentFd] = createSocketPair(native, UNIX_SEQPACKET);
+  let child: Child;
+  try {
+    checkStatus(native.setNonBlocking(fd, 1), 'fcntl');
+    // The agent waits for requests in recv(2).
+    checkStatus(native.setNonBlocking(agentFd, 0), 'fcntl');
+    const { user, folderFd } = options;
+    child = startProgram(native, {
+      file: agentPath(),
+      args: ['passel-services', String(user?.uid ?? '-'), String(user?.gid ?? '-'), ...listWords(options.services)],
+      env: listEnvironment(process.env).filter((text) => !text.startsWith('PASSEL_')),
+      fds: Int32Array.from(folderFd < 0 ? [STACK_FD, agentFd] : [STACK_FD, agentFd, FOLDER_FD, folderFd]),
+      ...(options.ownMounts ? { namespaces: CLONE_NEWNS } : {}),
+    });
+  } catch (error) {
+    native.close(fd);
+    throw error;
+  } finally {
+    native.close(agentFd);
+  }
+  // Its end is told by its socket; the wait only takes what is left of it.
+  child.ended.catch(() => {});
+  return createAgent(native, fd);
+}
+
+function listWords(services: readonly AgentService[]): string[] {
+  return services.flatMap((service) =>
+    service.kind === 'unix' ? ['unix', service.path] : ['cmd', String(service.words.length), ...service.words],
+  );
+}
+
+function createAgent(native: NativeAddon, fd: number): ServicesAgent {
+  const bytes = Buffer.alloc(REQUEST_BYTES + PATH_BYTES);
+  const answer = Buffer.alloc(ANSWER_BYTES);
+  const fds = new Int32Array(2);
+  const credentials = new Int32Array(3);
+  const nothing = new Int32Array(0);
+  let open = true;
+  const send = (kind: number, service: number, pathBytes: number, ticketA: number, ticketB: number): boolean => {
+    if (!open) return false;
+    bytes.writeUInt32LE(ticketA, 0);
+    bytes.writeUInt32LE(ticketB, 4);
+    bytes.writeUInt32LE(kind, 8);
+    bytes.writeUInt32LE(service, 12);
+    return native.sendFds(fd, bytes, 0, REQUEST_BYTES + pathBytes, nothing, 0) > 0;
+  };
+  return {
+    fd,
+    openFile(path, ticketA, ticketB) {
+      if (path.includes('\0') || Buffer.byteLength(path) > PATH_BYTES) return false;
+      return send(REQUEST_FILE, 0, bytes.write(path, REQUEST_BYTES), ticketA, ticketB);
+    },
+    connect: (service, ticketA, ticketB) => send(REQUEST_CONNECTION, service, 0, ticketA, ticketB),
+    takeAnswers(onAnswer) {
+      while (open) {
+        const received = native.receiveFds(fd, answer, 0, ANSWER_BYTES, fds, credentials);
+        if (received === EAGAIN) return;
+        if (received <= 0) throw createSystemError('recvmsg', received === 0 ? -32 : received, 'services agent');
+        const result = answer.readInt32LE(8);
+        onAnswer(answer.readUInt32LE(0), answer.readUInt32LE(4), fds[0] === 1 ? fds[1]! : result < 0 ? result : EIO);
+      }
+    },
+    close() {
+      if (!open) return;
+      open = false;
+      native.close(fd);
+    },
+  };
+}
