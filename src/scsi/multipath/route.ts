@@ -42,6 +42,8 @@ export interface MultipathRouteOptions {
   readonly catchUpMs?: number;
   /** For tests. */
   readonly sysfs?: string;
+  /** For tests: opens a path, see `openPath` below. */
+  readonly openPath?: (path: PathDevice) => number | undefined;
 }
 
 export interface ManagedMultipathRoute extends MultipathRoute {
@@ -64,6 +66,7 @@ interface Device {
 
 export function createMultipathRoute(options: MultipathRouteOptions): ManagedMultipathRoute {
   const { native, log, queue, policy, requestTimeoutMs, sysfs } = options;
+  const open = options.openPath ?? ((path: PathDevice) => openPath(native, path));
   const devices = new Map<string, Device>();
   let timer: NodeJS.Timeout | undefined;
 
@@ -103,7 +106,7 @@ export function createMultipathRoute(options: MultipathRouteOptions): ManagedMul
     const opened: number[] = [];
     try {
       const usable = paths.map((path): Path => {
-        const fd = openPath(native, path);
+        const fd = open(path);
         if (fd === undefined) return { name: path.name, send: async () => DEAD };
         opened.push(fd);
         return { name: path.name, send: (cdb, parameters) => send(fd, cdb, parameters) };
