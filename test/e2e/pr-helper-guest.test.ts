@@ -131,6 +131,17 @@ describeSuite('reservation helpers on a real target', () => {
       expect({ end, socketLeft }).toEqual({ end: 'status 0', socketLeft: true });
     });
 
+    it('serves the disks that its rules let through, and no others', () => {
+      const keys = expect.stringMatching(/^GOOD gen \d+ keys none$/);
+      const refusal = 'CHECK 5/20/00';
+      expect(report.rules).toEqual({
+        allowed: [keys, refusal, 'GOOD'],
+        denied: [refusal, keys, refusal],
+        both: [keys, refusal, 'GOOD'],
+        none: [keys, keys, 'GOOD'],
+      });
+    });
+
     it('locks its PID file against another', () => {
       const { content, pid, mode, second, after } = report.pidFile;
       expect({ content, mode, after }).toEqual({ content: `${pid}\n`, mode: '600', after: 'left' });

@@ -26,6 +26,8 @@ export interface LibvirtOptions {
   mode: LibvirtMode;
   /** Folder in front of its PATH: where it finds `passt`. */
   programs: string;
+  /** What it starts for `<reservations managed='yes'/>`, an absolute path. */
+  prHelper?: string;
 }
 
 const IS_ROOT = process.getuid?.() === 0;
@@ -45,7 +47,7 @@ export async function startLibvirt(host: Host, options: LibvirtOptions): Promise
     chmodSync(path, mode === 'session' ? 0o777 : 0o755);
   }
   const logPath = join(folder, 'libvirtd.log');
-  writeFileSync(join(settings, 'qemu.conf'), listQemuSettings(mode).join('\n'));
+  writeFileSync(join(settings, 'qemu.conf'), listQemuSettings(options).join('\n'));
   writeFileSync(join(settings, 'libvirtd.conf'), listDaemonSettings(logPath).join('\n'));
   const files = copyForOthers(await getLibvirt(), host.directory);
   await host.sh(listMounts(mode, files, settings).join('\n'));
@@ -81,8 +83,14 @@ export async function startLibvirt(host: Host, options: LibvirtOptions): Promise
 }
 
 /** Without what a machine may not have, or would be changed by: control groups, security modules, a log daemon. */
-function listQemuSettings(mode: LibvirtMode): string[] {
-  const settings = ['namespaces = []', 'cgroup_controllers = []', 'security_driver = "none"', 'stdio_handler = "file"'];
+function listQemuSettings({ mode, prHelper }: LibvirtOptions): string[] {
+  const settings = [
+    ...(prHelper === undefined ? [] : [`pr_helper = "${prHelper}"`]),
+    'namespaces = []',
+    'cgroup_controllers = []',
+    'security_driver = "none"',
+    'stdio_handler = "file"',
+  ];
   if (mode === 'session') return settings;
   return [...settings, 'user = "nobody"', 'group = "nogroup"', 'dynamic_ownership = 0', 'remember_owner = 0'];
 }

@@ -17,6 +17,8 @@ export interface ProcessReport {
   /** By the user that the helper was told to become. */
   privileges: Record<'root' | 'nobody', { threads: ThreadStatus[]; results: string[]; end: string }>;
   activation: { result: string; end: string; socketLeft: boolean };
+  /** For each set of rules, what a question about the first and the second disk gave, and a change of the first. */
+  rules: Record<'allowed' | 'denied' | 'both' | 'none', string[]>;
   pidFile: {
     content: string;
     pid: number;
@@ -30,7 +32,7 @@ const FIELDS = ['Uid', 'Gid', 'Groups', 'CapInh', 'CapPrm', 'CapEff', 'CapBnd', 
 
 /** Runs `program` in the ways that the report names. */
 export async function inspectProcesses(program: string): Promise<ProcessReport> {
-  const disk = await createLioDisk(1);
+  const disk = await createLioDisk(2);
   const fd = openSync(disk.nexuses[0]!.disk, 'r+');
   const useOnce = async (connection: Connection): Promise<string[]> => {
     const commands = [reserveOut(REGISTER, { actionKey: 1 }), reserveIn(READ_KEYS), reserveOut(REGISTER, { key: 1 })];
@@ -51,7 +53,33 @@ export async function inspectProcesses(program: string): Promise<ProcessReport> 
   const privileges = { root: await inspect(), nobody: await inspect('-u', 'nobody', '-g', 'nogroup') };
   const activation = await activate(program, async (connection) => (await useOnce(connection)).join(', '));
   closeSync(fd);
-  return { privileges, activation, pidFile: await writePidFile(program) };
+  const [one, two] = disk.nexuses.map((nexus) => nexus.disk) as [string, string];
+  const rules = {
+    allowed: await applyRules(program, [one, two], ['--allow-device', one]),
+    denied: await applyRules(program, [one, two], ['--deny-device', one]),
+    both: await applyRules(program, [one, two], ['--allow-device', '8:*', '--deny-device', two, '-u', 'nobody']),
+    none: await applyRules(program, [one, two], []),
+  };
+  return { privileges, activation, rules, pidFile: await writePidFile(program) };
+}
+
+async function applyRules(program: string, disks: readonly [string, string], options: string[]): Promise<string[]> {
+  const helper = await HelperProcess.start(program, ...options);
+  const connection = await helper.connect();
+  const results: string[] = [];
+  const fds = disks.map((disk) => openSync(disk, 'r+'));
+  const key = { actionKey: 1 };
+  for (const [command, fd] of [
+    [reserveIn(READ_KEYS), fds[0]!],
+    [reserveIn(READ_KEYS), fds[1]!],
+    [reserveOut(REGISTER, key), fds[0]!],
+  ] as const) {
+    results.push(describeReply(command, await connection.request(command, fd)));
+  }
+  await connection.request(reserveOut(REGISTER, { key: 1 }), fds[0]!);
+  for (const fd of fds) closeSync(fd);
+  await helper.stop();
+  return results;
 }
 
 function readThreads(pid: number): ThreadStatus[] {
