@@ -4,6 +4,10 @@
  *
  * Questions (PERSISTENT RESERVE IN) go on to the device itself: every path gives the same answer, and device-mapper chooses one that
  * works. Changes are fanned out, or refused where that cannot be done; they are never sent to one path.
+ *
+ * The multipath tools (libmpathpersist, mpathpersist) do not take part: they open /dev/mapper/control with CAP_SYS_ADMIN and tell multipathd,
+ * neither of which the sandbox allows, and answer with a class of errors (mpath_persistent_reserve_out(3)) where a guest
+ * expects the device's own sense data.
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import type { Logger } from '../../base/logger.ts';

@@ -350,6 +350,32 @@ const DIFFERENT: readonly Different[] = [
     c: expect.stringMatching(/^0: .*Failed to unlink socket \/pr\.sock: Permission denied/),
   },
   {
+    name: 'the socket of such a helper in a directory of root',
+    why: 'what an end leaves behind looks like a helper that serves',
+    async act(name) {
+      chmodSync(folder, 0o755);
+      const helper = await start(name, ['-u', '4242']);
+      const status = await helper.end();
+      return `${status}: ${existsSync(socket) ? 'left' : 'removed'}${helper.stderr() === '' ? '' : ' with a message'}`;
+    },
+    ours: '0: removed',
+    c: '0: left with a message',
+  },
+  {
+    name: 'a socket of 108 bytes',
+    why: 'its name would have no terminating zero, which most programs cannot connect to',
+    async act(name) {
+      const path = join(folder, 'x'.repeat(107 - folder.length));
+      rmSync(path, { force: true });
+      const child = spawn(PROGRAMS[name], ['-k', path], { stdio: ['ignore', 'ignore', 'pipe'] });
+      children.push(child);
+      await waitUntil('a socket, or an end', () => child.exitCode !== null || existsSync(path), PATIENCE_MS);
+      return child.exitCode === null ? 'listens' : `ends with ${child.exitCode}`;
+    },
+    ours: 'ends with 1',
+    c: 'listens',
+  },
+  {
     name: 'an ordinary user with CAP_SYS_RAWIO alone',
     why: 'it has all that is needed',
     async act(name) {

@@ -1,6 +1,7 @@
 /** What the helper is as a process: privileges of every thread, inherited sockets, the PID file. */
 import { spawn, spawnSync } from 'node:child_process';
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { basename } from 'node:path';
 import { loadNative } from '../../../../src/sys/native.ts';
 import { listenUnix } from '../../../../src/sys/unix-socket.ts';
 import { READ_KEYS, REGISTER, reserveIn, reserveOut } from './commands.ts';
@@ -54,13 +55,19 @@ export async function inspectProcesses(program: string): Promise<ProcessReport> 
   const activation = await activate(program, async (connection) => (await useOnce(connection)).join(', '));
   closeSync(fd);
   const [one, two] = disk.nexuses.map((nexus) => nexus.disk) as [string, string];
+  // 16 disks have one number, the next ones another.
+  const majors = [one, two].flatMap((path) => ['--allow-device', `${readMajor(path)}:*`]);
   const rules = {
     allowed: await applyRules(program, [one, two], ['--allow-device', one]),
     denied: await applyRules(program, [one, two], ['--deny-device', one]),
-    both: await applyRules(program, [one, two], ['--allow-device', '8:*', '--deny-device', two, '-u', 'nobody']),
+    both: await applyRules(program, [one, two], [...majors, '--deny-device', two, '-u', 'nobody']),
     none: await applyRules(program, [one, two], []),
   };
   return { privileges, activation, rules, pidFile: await writePidFile(program) };
+}
+
+function readMajor(disk: string): string {
+  return readFileSync(`/sys/block/${basename(disk)}/dev`, 'utf8').split(':')[0]!;
 }
 
 async function applyRules(program: string, disks: readonly [string, string], options: string[]): Promise<string[]> {
