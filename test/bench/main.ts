@@ -16,6 +16,7 @@ import { PROJECT_ROOT } from '../support/native-tools.ts';
 import type { Host } from '../support/netns/host.ts';
 import { stackCommand } from '../support/stack-under-test.ts';
 import { alternate, leaveOut, measureOnRigs, orderOfRound, record, type Session } from './alternate.ts';
+import { FD_ROWS, measureFdRows } from './fd-rows.ts';
 import { measureIdleFlows } from './idle-flows.ts';
 import { measureStartup } from './measure.ts';
 import { createPasstRig, missingPasstReason, PASST_STACKS, type PasstStackName } from './passt-rig.ts';
@@ -51,6 +52,7 @@ const GROUPS: Record<string, readonly Pick<RowTitle, 'name'>[]> = {
   pasta: [...PASTA_ROWS, PASTA_STARTUP],
   tcg: TCG_ROWS,
   pr: PR_ROWS,
+  fd: FD_ROWS,
   limit: RIG_LIMIT_MTUS.map(rigLimitRow),
 };
 
@@ -142,6 +144,11 @@ async function measurePr(): Promise<RowResult[]> {
   return [];
 }
 
+async function measureFd(): Promise<RowResult[]> {
+  const rows = choose('fd', FD_ROWS);
+  return rows.length === 0 ? [] : await measureFdRows(session, rows);
+}
+
 async function measureStarts(host: Host): Promise<RowResult[]> {
   const results: RowResult[] = [];
   if (choose('passt', [STARTUP]).length > 0) {
@@ -207,6 +214,7 @@ if (options.list) {
     ...(await measurePasta()),
     ...(await measureTcg()),
     ...(await measurePr()),
+    ...(await measureFd()),
   ];
   const host = await createOpenHost();
   try {
