@@ -32,6 +32,12 @@ export const ERROR_TABLE = {
   PASSEL_E_SOCKET_IN_USE: { exitStatus: 1, form: "{option}: '{value}' is in use by another process" },
   PASSEL_E_SOCKET_PATH: { exitStatus: 1, form: "{option}: cannot listen on '{value}': {reason}" },
   PASSEL_E_SOCKET_NONE_FREE: { exitStatus: 1, form: '--socket: none of {value} is free: name a path of your own' },
+  PASSEL_E_NETDEV: { exitStatus: 1, form: "{option}: '{value}' cannot be used: {reason}" },
+  PASSEL_E_NETDEV_SEVERAL: {
+    exitStatus: 1,
+    form: '{option} is given {count} times: this version serves one link',
+  },
+  PASSEL_E_NETDEV_ADDRESS: { exitStatus: 1, form: "{option}: cannot {step} '{value}': {reason}" },
   PASSEL_E_FD: { exitStatus: 1, form: '--fd: descriptor {value} cannot be used: {reason}' },
   PASSEL_E_FILE: { exitStatus: 1, form: "{option}: cannot open '{value}': {reason}" },
   PASSEL_E_NAMESPACE: { exitStatus: 1, form: 'cannot {step}: {reason}' },

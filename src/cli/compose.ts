@@ -20,6 +20,7 @@ import { createEventStatistics } from './event-statistics.ts';
 import { createForwardRouter } from './forward-router.ts';
 import { createGuestSide, createGuestWays, type GuestPlan, type GuestSide } from './guest-side.ts';
 import type { NamespaceSplice, NamespaceSpliceConfig } from './namespace-splice.ts';
+import { createNetdevTransport } from './netdev-transport.ts';
 import type { NetworkConfig } from './network-config.ts';
 import type { PasstConfig } from './passt-config.ts';
 import { unlinkIfThere } from './pid-file.ts';
@@ -60,9 +61,11 @@ export async function startPasst(
   log: Logger,
   prospects: Prospects = { user: undefined, leavesFiles: false },
 ): Promise<RunningStack> {
-  const { stack, addressMap, pcapPath, services } = config;
+  const { stack, addressMap, pcapPath, services, transport, oneOff } = config;
   const createTransport = (parts: TransportParts): GuestTransport =>
-    createStreamTransport(config.transport, config.oneOff, parts);
+    transport.kind === 'netdev'
+      ? createNetdevTransport(transport.netdev, oneOff, parts)
+      : createStreamTransport(transport, oneOff, parts);
   const plan: GuestPlan = { name: 'guest', stack, addressMap, createTransport, pcapPath };
   if (services === undefined) return startStack(config, [plan], log);
   // Loaded only where it is wanted.

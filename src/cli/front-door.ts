@@ -30,6 +30,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'make a directory of drop-in names (passt, qrap) for PATH: passel install-links DIR',
     load: async () => (await import('./links/links-command.ts')).runLinksCommand,
   },
+  'netdev-args': {
+    summary: 'print what QEMU is to be given for a link of passel-passt: passel netdev-args [OPTION]... LINK',
+    load: async () => (await import('./netdev-args/netdev-args-command.ts')).runNetdevArgsCommand,
+  },
   'demo-namespace-agent': {
     summary: undefined,
     load: async () => (await import('./demo/namespace-agent.ts')).runNamespaceAgent,

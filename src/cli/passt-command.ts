@@ -8,6 +8,9 @@
 import { fstatSync } from 'node:fs';
 import { PasselError, reasonOf } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
+import type { Netdev } from '../qemu/netdev.ts';
+import { inheritedFd } from '../qemu/netdev-facts.ts';
+import { mirrorNetdev } from '../qemu/netdev-mirror.ts';
 import type { RunningStack } from './compose.ts';
 import { launchDaemon, prepareReadiness, takeDaemonMark } from './daemonise.ts';
 import { restartWithoutIoUring } from './io-uring.ts';
@@ -43,7 +46,8 @@ export async function runPasstCommand(argv: readonly string[]): Promise<number> 
   if (given.has('version')) return print(`${PASST_PROGRAM} ${VERSION}\n`);
   if (given.has('print-capabilities')) return print('{\n  "type": "net"\n}\n');
   checkPasstOptions(given);
-  const fd = given.last('fd');
+  const netdev = given.last('netdev');
+  const fd = given.last('fd') ?? (netdev === undefined ? undefined : inheritedFd(netdev));
   if (fd !== undefined) checkFd(fd);
   const confined = !given.has('no-sandbox');
   if (!isDaemon && !given.has('foreground')) return launchDaemon(fd, confined);
@@ -132,8 +136,26 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
   }
 }
 
+/** What is worth a warning to those who do not know what they do. */
+function warnOfReach(netdev: Netdev, log: Logger): void {
+  const open =
+    netdev.form === 'stream' && netdev.server && netdev.address.type === 'inet' ? netdev.address.host : undefined;
+  if (open !== undefined && !/^(127\.|::1$|localhost$)/.test(open)) {
+    log.warn(`--netdev: whoever reaches ${open === '' ? 'this host' : open} can be the guest`);
+  }
+}
+
 function describeStart(config: PasstConfig, socketPaths: readonly string[], logger: Logger): void {
   describeNetwork(config, logger);
+  if (config.transport.kind === 'netdev') {
+    const { netdev } = config.transport;
+    warnOfReach(netdev, logger);
+    const mirror = mirrorNetdev(netdev, 'net0');
+    if (mirror === undefined) return;
+    logger.info('QEMU 7.2 or later joins with:');
+    logger.info(`  -netdev ${mirror} -device virtio-net-pci,netdev=net0`);
+    return;
+  }
   for (const socketPath of socketPaths) {
     logger.info(`listening on ${socketPath}; QEMU 7.2 or later joins with:`);
     logger.info(

@@ -3,11 +3,12 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { PasselError } from '../base/errors.ts';
 import { DEFAULT_EPHEMERAL, type PortRange, parseEphemeralRange } from '../forward/port-spec.ts';
+import { resolvePaths } from '../qemu/netdev-facts.ts';
 import { type HostFacts, hasInterface, readHostFacts } from '../sys/host-facts.ts';
 import type { NetworkGiven } from './network-config.ts';
 import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import type { PasstOptionTable } from './options/passt-options.ts';
-import { buildPasstConfig, type PasstConfig } from './passt-config.ts';
+import { buildPasstConfig, type PasstConfig, type TransportConfig } from './passt-config.ts';
 
 /**
  * The facts about the host that the options ask for.
@@ -37,11 +38,14 @@ export function prepareConfig(given: GivenOptions<PasstOptionTable>): PasstConfi
   return {
     ...config,
     controlPath: controlPath === undefined ? undefined : resolve(controlPath),
-    transport:
-      transport.kind === 'fd' || transport.path === undefined
-        ? transport
-        : { kind: 'listen', path: resolve(transport.path) },
+    transport: resolveTransport(transport),
   };
+}
+
+function resolveTransport(transport: TransportConfig): TransportConfig {
+  if (transport.kind === 'netdev') return { kind: 'netdev', netdev: resolvePaths(transport.netdev, resolve) };
+  if (transport.kind === 'fd' || transport.path === undefined) return transport;
+  return { kind: 'listen', path: resolve(transport.path) };
 }
 
 /** The host's ports for outgoing connections. */

@@ -28,7 +28,7 @@ export interface GuestTransport {
   readonly link: GuestLink;
   /** Events of KIND_LINK. @returns whether there is something to receive */
   onHostEvent(events: number): boolean;
-  /** Events of KIND_LINK_LISTENER. */
+  /** Events of KIND_LINK_LISTENER: of what brings the guest. */
   onListenerEvent(): void;
   /** Where guests connect; undefined: nowhere. */
   readonly socketPath: string | undefined;
@@ -49,7 +49,7 @@ export interface TransportParts {
 
 /** A unix socket for QEMU. */
 export function createStreamTransport(
-  config: TransportConfig,
+  config: Exclude<TransportConfig, { readonly kind: 'netdev' }>,
   oneOff: boolean,
   { native, arena, sockets, endpoint, log }: TransportParts,
 ): GuestTransport {
@@ -113,7 +113,7 @@ export function listenAt(native: NativeAddon, path: string, option: string, mode
   }
 }
 
-function logGone(log: Logger, reason: GoneReason, error: number): void {
+export function logGone(log: Logger, reason: GoneReason, error: number): void {
   if (reason === 'bad-length') log.warn('the guest socket sent a frame of impossible length: connection reset');
   else if (reason === 'error') log.warn(`guest disconnected: error ${-error} on its socket`);
   else log.info('guest disconnected');

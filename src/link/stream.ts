@@ -41,6 +41,7 @@ import {
   getFrameLength,
   writeFrameLength,
 } from '../wire/frame-length.ts';
+import { raiseBuffers } from './socket-buffers.ts';
 
 /** errno values of Linux, as the addon gives them (negated). */
 const EAGAIN = -11;
@@ -49,17 +50,6 @@ const EPIPE = -32;
 const EBADMSG = -74;
 const ECONNRESET = -104;
 const ENOBUFS = -105;
-
-const SOL_SOCKET = 1;
-const SO_SNDBUF = 7;
-const SO_RCVBUF = 8;
-const SO_SNDBUFFORCE = 32;
-const SO_RCVBUFFORCE = 33;
-
-/** Asked for; the kernel gives at most its `wmem_max`. The size of these buffers decides more about throughput than anything else. */
-const SOCKET_BUFFER_BYTES = 16 << 20;
-/** With less than this the system-wide limit is low, and a process that may exceed it does. */
-const SOCKET_BUFFER_ENOUGH_BYTES = 4 << 20;
 
 const DEFAULT_RECEIVE_BYTES = 1 << 20;
 const DEFAULT_SEND_BYTES = 4 << 20;
@@ -156,8 +146,7 @@ export class StreamLink implements GuestLink {
    */
   attach(fd: number): number {
     if (this.connected) throw new Error('a guest is attached to this link already');
-    raiseBuffer(this.sockets, fd, SO_SNDBUF, SO_SNDBUFFORCE);
-    raiseBuffer(this.sockets, fd, SO_RCVBUF, SO_RCVBUFFORCE);
+    raiseBuffers(this.sockets, fd);
     const result = this.sockets.watch(fd, IN_EVENTS, KIND_LINK, this.index);
     if (result < 0) {
       this.sockets.close(fd);
@@ -348,11 +337,3 @@ export function createStreamLink(options: StreamLinkOptions): StreamLink {
 }
 
 function ignore(): void {}
-
-function raiseBuffer(sockets: HostSockets, fd: number, option: number, forceOption: number): void {
-  sockets.setOption(fd, SOL_SOCKET, option, SOCKET_BUFFER_BYTES);
-  // The kernel reports twice what it was asked for: its own bookkeeping is in there (socket(7)).
-  if (sockets.getOption(fd, SOL_SOCKET, option) < 2 * SOCKET_BUFFER_ENOUGH_BYTES) {
-    sockets.setOption(fd, SOL_SOCKET, forceOption, SOCKET_BUFFER_ENOUGH_BYTES);
-  }
-}

@@ -31,6 +31,7 @@ NAPI_MODULE_INIT() {
       SANDBOX_EXPORTS, SPLICE_EXPORTS,    TAP_IO_EXPORTS,
       NAMESPACE_EXPORTS, SG_EXPORTS,      PRIVILEGES_EXPORTS,
       ROOT_EXPORTS, PR_SERVER_EXPORTS, OPEN_FILE_EXPORTS,
+      FRAME_IO_EXPORTS, CONNECTOR_EXPORTS,
   };
   struct addon *addon = calloc(1, sizeof *addon);
   if (addon == NULL || napi_set_instance_data(env, addon, destroy_addon, NULL) != napi_ok) {

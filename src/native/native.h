@@ -74,6 +74,8 @@ extern const struct export_row SG_EXPORTS[];
 extern const struct export_row PRIVILEGES_EXPORTS[];
 extern const struct export_row PR_SERVER_EXPORTS[];
 extern const struct export_row OPEN_FILE_EXPORTS[];
+extern const struct export_row FRAME_IO_EXPORTS[];
+extern const struct export_row CONNECTOR_EXPORTS[];
 
 /* ------------------------------------------------------------------------------------------------------------------ calls */
 

@@ -3,13 +3,12 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "native.h"
+#include "unix-address.h"
 
-/* The next argument, a path or a name that starts with NUL, as an address; its length. */
-static socklen_t next_unix_address(struct call *call, struct sockaddr_un *address) {
+socklen_t next_unix_address(struct call *call, struct sockaddr_un *address) {
   size_t length = 0;
   memset(address, 0, sizeof *address);
   address->sun_family = AF_UNIX;

@@ -20,7 +20,9 @@ export interface NativeAddon
     SgAddon,
     PrAddon,
     PrivilegesAddon,
-    OpenFileAddon {}
+    OpenFileAddon,
+    FrameAddon,
+    ConnectorAddon {}
 
 /** What `startPoll` gives: opaque, kept alive by the addon while the poll runs. */
 export type PollHandle = object;
@@ -511,4 +513,43 @@ export interface OpenFileAddon {
    * @returns 0: the descriptor is given away; or -errno
    */
   closeAside(fd: number, done: number, token: number): number;
+}
+
+/** A record for `receiveFrames`: who may send. Its bytes: see frame-io.c, and link/datagram.ts which writes them. */
+export const SENDER_BYTES = 116;
+
+/** Frames that are a datagram each. */
+export interface FrameAddon {
+  /**
+   * recvmmsg(2): as many datagrams as there are, the i-th to `offset + i * slotBytes`, `lengthBytes / slotBytes` at most.
+   * @param pairs - filled with offset and length; for a datagram that was cut -EMSGSIZE (-90) in place of a length, for one from whom the record
+   * refuses -EPERM (-1)
+   * @param senderOffset - a record of {@link SENDER_BYTES}
+   * @returns the number of datagrams or -errno
+   */
+  receiveFrames(
+    fd: number,
+    offset: number,
+    lengthBytes: number,
+    slotBytes: number,
+    pairs: Int32Array,
+    senderOffset: number,
+  ): number;
+  /** IP_ADD_MEMBERSHIP of an IPv4 group on the interface with the address of the second endpoint record; family 0 there: any. */
+  joinGroup(fd: number, groupOffset: number, localOffset: number): number;
+  /** IP_MULTICAST_IF: datagrams to groups leave by the interface with the address of the endpoint record. */
+  sendToGroupFrom(fd: number, localOffset: number): number;
+}
+
+/** A process that connects to a local socket on behalf of one that may not any more. */
+export interface ConnectorAddon {
+  /**
+   * Starts it (fork(2)): for each byte that it is sent it connects to `path` and answers with a signed 32-bit number in the machine's order, 0 or
+   * -errno.
+   * @param path - as for `unixConnect`
+   * @param socketFd - a datagram socket, which it connects; -1: it makes a stream socket and sends it along
+   * @param out - gets our end of a SEQPACKET pair, which is the caller's, and the process's pid; it ends when the end is closed
+   * @returns 0 or -errno
+   */
+  startConnector(path: string, socketFd: number, out: Int32Array): number;
 }

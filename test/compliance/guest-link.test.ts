@@ -6,6 +6,7 @@ import { type Logger, silentLogger } from '../../src/base/logger.ts';
 import { createFaultLink } from '../../src/link/fault.ts';
 import { createPcapLink } from '../../src/link/pcap.ts';
 import { createTraceLink } from '../../src/link/trace.ts';
+import { createDatagramTransport } from './datagram-transport.ts';
 import { describeGuestLink } from './guest-link.ts';
 import { createStreamTransport } from './stream-transport.ts';
 import { createTapTransport } from './tap-transport.ts';
@@ -46,3 +47,22 @@ describeGuestLink('tap, with virtio-net headers and through all wrappers', () =>
     return createTraceLink(createPcapLink({ link: fault, arena, fd: openSync(file, 'w') }), arena, traceLogger);
   }),
 );
+
+describeGuestLink('datagrams on a unix socket pair', () => createDatagramTransport('pair'), { end: 'with frames' });
+
+describeGuestLink('datagrams between unix paths', () => createDatagramTransport('unix'), { end: 'with frames' });
+
+describeGuestLink('datagrams over UDP and IPv4', () => createDatagramTransport('inet4'), {
+  end: 'with frames',
+  isLossy: true,
+});
+
+describeGuestLink('datagrams over UDP and IPv6', () => createDatagramTransport('inet6'), {
+  end: 'with frames',
+  isLossy: true,
+});
+
+describeGuestLink('datagrams in a multicast group', () => createDatagramTransport('multicast'), {
+  end: 'never',
+  isLossy: true,
+});

@@ -11,6 +11,7 @@ import { FD_BROKER_QMP_OPTIONS } from '../../src/cli/options/fd-broker-qmp-optio
 import { FD_BROKER_RUN_OPTIONS } from '../../src/cli/options/fd-broker-run-options.ts';
 import { formatHelp } from '../../src/cli/options/help.ts';
 import { LINKS_OPTIONS } from '../../src/cli/options/links-options.ts';
+import { NETDEV_ARGS_OPTIONS } from '../../src/cli/options/netdev-args-options.ts';
 import { PASST_OPTIONS } from '../../src/cli/options/passt-options.ts';
 import { PASTA_OPTIONS } from '../../src/cli/options/pasta-options.ts';
 import { PR_HELPER_OPTIONS } from '../../src/cli/options/pr-helper-options.ts';
@@ -149,7 +150,8 @@ describe('passel-fd-broker(8)', () => {
 describe('passel(1)', () => {
   it('has a paragraph for every option of the commands that have no page of their own', () => {
     const tags = listOptionTags('passel.1');
-    for (const table of [DOCTOR_OPTIONS, LINKS_OPTIONS]) expect(tags).toEqual(expect.arrayContaining(listTags(table)));
+    for (const table of [DOCTOR_OPTIONS, LINKS_OPTIONS, NETDEV_ARGS_OPTIONS])
+      expect(tags).toEqual(expect.arrayContaining(listTags(table)));
   });
   it('names what passel run has in addition, and what it lacks', () => {
     const tags = listOptionTags('passel.1');

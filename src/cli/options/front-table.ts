@@ -11,6 +11,8 @@ const ROLES: Readonly<Record<string, string>> = {
   ...{ foreground: 's', help: 's', version: 's', 'print-capabilities': 's' },
   // Its value is a descriptor that the program needs.
   fd: 'd',
+  // A descriptor may be named in its value.
+  netdev: 'n',
   // Not confined.
   'no-sandbox': 'o',
   // Joins a namespace, so that there is no command to wait for.

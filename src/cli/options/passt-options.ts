@@ -1,6 +1,7 @@
 /** The complete option table of passel-passt. */
 import { readUserNet } from '../../qemu/user-net/user-net.ts';
-import { flag, refused, value } from './definition.ts';
+import { flag, refused, value, values } from './definition.ts';
+import { parseNetdevValue } from './netdev-value.ts';
 import { GUEST, NAMES_OFF_OPTIONS, NETWORK_OPTIONS } from './network-options.ts';
 import { LINK_OPTIONS, PROCESS_OPTIONS } from './process-options.ts';
 import { parseFd, parsePath } from './values.ts';
@@ -46,6 +47,13 @@ export const PASST_OPTIONS = {
     valueName: 'FD',
     help: 'Use this connected stream socket instead; implies --one-off',
     parse: parseFd,
+  }),
+  netdev: values({
+    group: LINK,
+    isExtension: true,
+    valueName: 'LINK',
+    help: "The link to the guest, written as for QEMU's -netdev: our end of it",
+    parse: parseNetdevValue,
   }),
   'one-off': flag({ short: '1', group: LINK, help: 'Exit once the first guest has left' }),
   ...LINK_OPTIONS,

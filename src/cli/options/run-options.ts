@@ -17,6 +17,7 @@ export const RUN_OPTIONS = {
   ...PASST_OPTIONS,
   socket: refused({ short: 's', aliases: ['socket-path'], takesValue: true, reason: OWN_SOCKET }),
   fd: refused({ short: 'F', takesValue: true, reason: OWN_SOCKET }),
+  netdev: refused({ takesValue: true, reason: OWN_SOCKET }),
   'one-off': refused({ short: '1', takesValue: false, reason: OWN_SOCKET }),
   pid: refused({ short: 'P', takesValue: true, reason: OWN_PROCESS }),
   foreground: refused({ short: 'f', takesValue: false, reason: OWN_PROCESS }),

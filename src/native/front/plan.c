@@ -15,7 +15,7 @@ enum {
 };
 
 /* What an option means to us, as the table has it. */
-enum role { ROLE_NONE = '.', ROLE_STAY = 's', ROLE_KEEP_FD = 'd', ROLE_OPEN = 'o', ROLE_JOIN = 'j' };
+enum role { ROLE_NONE = '.', ROLE_STAY = 's', ROLE_KEEP_FD = 'd', ROLE_OPEN = 'o', ROLE_JOIN = 'j', ROLE_LINK = 'n' };
 
 /* Rows are long names; all names of one option have the same number. */
 struct table {
@@ -69,6 +69,23 @@ static bool is_number(const char *text) {
   return text[0] != '\0' && strspn(text, "0123456789") == strlen(text);
 }
 
+/*
+ * The descriptor in QEMU's text for a link: the number behind fd, addr.str or local.str, as a list or as JSON has it; -1: none. Paths may look like it,
+ * which keeps a descriptor open that nobody asked for and does no other harm.
+ */
+static int link_descriptor(const char *text) {
+  static const char *const keys[] = {",fd=", ".str=", "\"fd\"", "\"str\""};
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    const char *found = strstr(text, keys[i]);
+    if (found == NULL) continue;
+    const char *value = found + strlen(keys[i]);
+    value += strspn(value, ": \"");
+    size_t digits = strspn(value, "0123456789");
+    if (digits > 0 && digits < 8 && (value[digits] == '\0' || strchr(",\"}", value[digits]) != NULL)) return atoi(value);
+  }
+  return -1;
+}
+
 struct plan read_plan(const char *own, int argc, char **argv) {
   struct plan plan = {.background = false, .confined = false, .of_guest = false, .keep_fd = -1};
   static struct table table;
@@ -87,6 +104,7 @@ struct plan read_plan(const char *own, int argc, char **argv) {
     switch (table.role_of[found < FIRST_VALUE ? table.number_of_short[found] : found - FIRST_VALUE]) {
       case ROLE_STAY: stays = true; break;
       case ROLE_KEEP_FD: plan.keep_fd = is_number(optarg) ? atoi(optarg) : -1; break;
+      case ROLE_LINK: plan.keep_fd = link_descriptor(optarg); break;
       case ROLE_OPEN: plan.confined = false; break;
       case ROLE_JOIN: joins = true; break;
       default: break;

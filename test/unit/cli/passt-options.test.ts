@@ -76,6 +76,11 @@ const tcpRule = (config: PasstConfig): boolean =>
 const SAMPLES: Partial<Record<keyof typeof PASST_OPTIONS, Sample>> = {
   socket: { value: '/s', does: ({ transport }) => transport.kind === 'listen' && transport.path === '/s' },
   fd: { value: '7', does: ({ transport, oneOff }) => transport.kind === 'fd' && transport.fd === 7 && oneOff },
+  netdev: {
+    value: 'stream,server=on,addr.type=unix,addr.path=/s',
+    does: ({ transport }) =>
+      transport.kind === 'netdev' && transport.netdev.form === 'stream' && transport.netdev.server,
+  },
   'one-off': { does: (config) => config.oneOff },
   'user-net': { value: 'user', does: ({ stack }) => stack.ipv4?.guestAddress === mapped(10, 0, 2, 15) },
   pcap: { value: '/p', does: (config) => config.pcapPath === '/p' },

@@ -55,7 +55,11 @@ describe('arena ranges', () => {
     fds.push(tapLike, tapPeer);
     native.setNonBlocking(tapLike, 1);
 
+    const pairs = new Int32Array(64);
     const calls: Record<string, (n: () => number) => number> = {
+      receiveFrames: (n) => native.receiveFrames(datagram, n(), n(), n(), pairs, n()),
+      joinGroup: (n) => native.joinGroup(datagram, n(), n()),
+      sendToGroupFrom: (n) => native.sendToGroupFrom(datagram, n()),
       sum: (n) => native.sum(n(), n(), n()),
       receive: (n) => native.receive(server, n(), n(), 0),
       send: (n) => native.send(client, n(), n(), 0),
