@@ -29,8 +29,9 @@ export function loadNative(): NativeAddon {
   if (loaded !== undefined) return loaded;
   const path = nativePath();
   try {
-    // What a bundle is given need not be loaded.
-    const load = typeof require === 'undefined' ? process.getBuiltinModule('node:module').createRequire(here) : require;
+    // What a CommonJS bundle is given need not be loaded. One of ES modules (the library) is given a `require` that only throws.
+    const isCommon = typeof __filename !== 'undefined' && typeof require !== 'undefined';
+    const load = isCommon ? require : process.getBuiltinModule('node:module').createRequire(here);
     loaded = load(path) as NativeAddon;
   } catch (error) {
     const reason = existsSync(path) ? reasonOf(error) : 'there is no such file';
