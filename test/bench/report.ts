@@ -88,7 +88,7 @@ function comparisons(result: RowResult, stack: string): string[] {
   const cpu = summaryOf(result, stack, 'cpuSecondsPerGb');
   const leastCpu = findBestPeer(result, 'cpuSecondsPerGb', true);
   return [
-    best === undefined ? '' : `${compare(best.median)} ${best.stack}`,
+    best === undefined || ours === undefined ? '' : `${compare(best.median)} ${best.stack}`,
     compare(debian?.median),
     cpu === undefined || leastCpu === undefined
       ? ''
