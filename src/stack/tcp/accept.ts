@@ -103,7 +103,7 @@ function openFromHost(core: TcpCore, fd: number, family: number, peerPort: numbe
   const iss = generateIsn(ctx.secret, guest, target.guestPort, peer, peerPort, ctx.nowMs);
   c.reset(index, STATE_SYN_SENT, iss, ctx.nowMs);
   c.pseudoSum[index] = computePseudoSum(core, index);
-  prepareSocket(core, index, fd);
+  prepareSocket(core, fd);
   if (watchSocket(core, index, fd) < 0) {
     endFlow(core, index);
     return false;

@@ -63,6 +63,8 @@ export const FLAG_FORCE_SEND = 0x20000;
 export const FLAG_RTO_RESTART = 0x40000;
 /** An acknowledgement is held back for data that may carry it, see delayed-ack.ts. */
 export const FLAG_ACK_DELAYED = 0x80000;
+/** SO_PEEK_OFF is set: a peek starts at `peekOffset` and advances it. Without, it starts at the front of the queue. */
+export const FLAG_PEEK_OFF = 0x100000;
 
 export class TcpColumns {
   /** STATE_… */
@@ -91,7 +93,7 @@ export class TcpColumns {
   readonly finSeq: Uint32Array;
   /** Number of the first byte in the host socket's receive queue. */
   readonly queueSeq: Uint32Array;
-  /** What SO_PEEK_OFF of the host socket stands at. */
+  /** What SO_PEEK_OFF of the host socket stands at; 0 while it is not set. */
   readonly peekOffset: Uint32Array;
 
   /** Recovery is over when this number is acknowledged. */

@@ -88,7 +88,7 @@ export function openFromGuest(core: TcpCore, meta: PacketMeta, headerBytes: numb
 
 function connectToTarget(core: TcpCore, index: number, fd: number, port: number, isAsIs: boolean): void {
   const { ctx, sockets, view } = core;
-  prepareSocket(core, index, fd);
+  prepareSocket(core, fd);
   // What was rewritten lies on the host itself, where an outbound address or interface would not lead.
   if (isAsIs && !bindOutbound(core, fd)) {
     resetBoth(core, index);

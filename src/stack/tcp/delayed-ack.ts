@@ -3,8 +3,8 @@
  *
  * Where guest and host take turns, the acknowledgement of a request would leave some microseconds before the response that carries it
  * as well: a frame, and an interrupt in the guest, for nothing. So a flow on which the host has answered before waits a moment with
- * the acknowledgement of a short request. A second request in the meantime, more than a short one, or anything out of the
- * ordinary is acknowledged at once.
+ * the acknowledgement of a short request, or of the guest's FIN, since a host that hears of it mostly closes as well. A
+ * second request in the meantime, more than a short one, or anything out of the ordinary is acknowledged at once.
  *
  * A guest whose next write waits for the acknowledgement (Nagle's algorithm, two writes to a request) would lose that moment with
  * each request. Hence a flow on which waiting was once in vain does not wait again.
@@ -34,14 +34,9 @@ export const ACK_DELAY_MS = 8;
 /** Requests longer than this are part of a transfer. */
 const SHORT_BYTES = 4096;
 
-const FLAGS_AT_ONCE =
-  FLAG_ACK_DELAYED |
-  FLAG_GUEST_FIN |
-  FLAG_GUEST_FIN_SEEN |
-  FLAG_HAS_GAP |
-  FLAG_HAS_SPILL |
-  FLAG_HOST_FIN |
-  FLAG_RECOVERING;
+const FLAGS_AT_ONCE = FLAG_ACK_DELAYED | FLAG_HAS_GAP | FLAG_HAS_SPILL | FLAG_HOST_FIN | FLAG_RECOVERING;
+
+const FLAGS_FIN = FLAG_GUEST_FIN | FLAG_GUEST_FIN_SEEN;
 
 /** Data goes to the guest: the next request may be answered as well. */
 export function noteAnswer(core: TcpCore, index: number): void {
@@ -54,6 +49,8 @@ export function holdAcknowledgement(core: TcpCore, index: number): boolean {
   const { columns: c } = core;
   const flags = c.flags[index]!;
   if (c.dialogue[index] !== DIALOGUE_ALTERNATES || (flags & FLAGS_AT_ONCE) !== 0) return false;
+  // A FIN beyond a gap: the guest waits to hear of the gap.
+  if ((flags & FLAGS_FIN) === FLAG_GUEST_FIN_SEEN) return false;
   // With something in flight the timer has more important things to do.
   if (c.sndNxt[index] !== c.sndUna[index]) return false;
   const news = diffSeq(c.rcvNxt[index]!, c.ackedSeq[index]!);

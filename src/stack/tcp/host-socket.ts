@@ -1,12 +1,10 @@
 /** What every host socket of a TCP flow is set to, whichever side opened the connection. */
 import { EVENT_EDGE, EVENT_IN, EVENT_OUT, EVENT_RDHUP, KIND_TCP } from '../ports.ts';
-import { FLAG_NO_PEEK_OFF } from './columns.ts';
 import type { TcpCore } from './core.ts';
 
 const SOL_SOCKET = 1;
 const SO_KEEPALIVE = 9;
 const SO_OOBINLINE = 10;
-const SO_PEEK_OFF = 42;
 const IPPROTO_TCP = 6;
 const TCP_NODELAY = 1;
 /** Urgent data, see epoll_ctl(2). */
@@ -15,15 +13,14 @@ export const EVENT_PRI = 0x002;
 /** All a flow ever needs, registered once; edge-triggered. */
 const FLOW_EVENTS = (EVENT_IN | EVENT_PRI | EVENT_OUT | EVENT_RDHUP | EVENT_EDGE) >>> 0;
 
-/** Sets the options of the flow's socket. */
-export function prepareSocket(core: TcpCore, index: number, fd: number): void {
-  const { sockets, columns: c } = core;
+/** Sets the options of a flow's socket. SO_PEEK_OFF comes later, with the flows that need it (transmit.ts). */
+export function prepareSocket(core: TcpCore, fd: number): void {
+  const { sockets } = core;
   // The guest's TCP has decided what makes a segment; delaying it once more helps nobody (RFC 9293 §3.7.4).
   sockets.setOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   sockets.setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
   // Urgent bytes count in the stream like others; out of line they would shift every later offset.
   sockets.setOption(fd, SOL_SOCKET, SO_OOBINLINE, 1);
-  if (sockets.setOption(fd, SOL_SOCKET, SO_PEEK_OFF, 0) < 0) c.flags[index] = c.flags[index]! | FLAG_NO_PEEK_OFF;
 }
 
 /** Has the poller report the flow's events. @returns 0 or -errno */

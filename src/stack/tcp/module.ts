@@ -116,7 +116,8 @@ export class TcpModule implements FlowModule {
     if (state === STATE_RESET || state === STATE_TIME_WAIT) return;
     if (state === STATE_CONNECTING) {
       if ((events & (EVENT_OUT | EVENT_ERR | EVENT_HUP)) === 0) return;
-      if (core.sockets.takeError(core.flows.fd[index]!) !== 0 || (events & EVENT_ERR) !== 0) {
+      // No need to ask for SO_ERROR: a connect that has failed reports an error and a hang-up, and one that has succeeded neither.
+      if ((events & (EVENT_ERR | EVENT_HUP)) !== 0) {
         resetBoth(core, index);
         return;
       }

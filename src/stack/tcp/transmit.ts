@@ -4,7 +4,8 @@
  * Payload stays in the host socket's receive queue until the guest has acknowledged it: sending is a peek (MSG_PEEK) from the
  * queue straight into frames, acknowledging is a discard from its front, and a retransmission is another peek further in front. The
  * place in the queue that belongs to a sequence number is `seq − queueSeq`; SO_PEEK_OFF is set only when the kernel's idea of
- * the next peek differs from ours.
+ * the next peek differs from ours, which begins with the first peek behind something unacknowledged: many connections never
+ * come to that.
  *
  * How much: what the guest's window has left, in full segments; less than one full segment only when nothing is in flight or
  * when it is at least MIN_PARTIAL_BYTES or half of the largest window seen (sender's silly window avoidance, RFC 9293 §3.8.6.2.1, with
@@ -29,6 +30,7 @@ import {
   FLAG_HOST_READABLE,
   FLAG_HOST_URGENT,
   FLAG_NO_PEEK_OFF,
+  FLAG_PEEK_OFF,
   FLAG_RECOVERING,
 } from './columns.ts';
 import { PEEK_SEGMENTS, type TcpCore } from './core.ts';
@@ -216,7 +218,7 @@ function sendBatch(
   );
   if (got <= 0) return noteNothingRead(core, index, seq, got);
 
-  c.peekOffset[index] = c.peekOffset[index]! + got;
+  if ((c.flags[index]! & FLAG_PEEK_OFF) !== 0) c.peekOffset[index] = c.peekOffset[index]! + got;
   const isShort = got < wanted;
   if (isShort) noteDrained(core, index);
   else if (onlyLast) return BATCH_HELD;
@@ -256,10 +258,14 @@ function seekPeek(core: TcpCore, index: number, seq: number): number {
   const { columns: c } = core;
   const wanted = diffSeq(seq, c.queueSeq[index]!);
   if ((c.flags[index]! & FLAG_NO_PEEK_OFF) !== 0) return wanted;
-  if (c.peekOffset[index] !== wanted) {
-    core.sockets.setOption(core.flows.fd[index]!, SOL_SOCKET, SO_PEEK_OFF, wanted);
-    c.peekOffset[index] = wanted;
+  if (c.peekOffset[index] === wanted) return 0;
+  if (core.sockets.setOption(core.flows.fd[index]!, SOL_SOCKET, SO_PEEK_OFF, wanted) < 0) {
+    // Once it was accepted it is not refused: the kernel knows it or does not.
+    c.flags[index] = c.flags[index]! | FLAG_NO_PEEK_OFF;
+    return wanted;
   }
+  c.flags[index] = c.flags[index]! | FLAG_PEEK_OFF;
+  c.peekOffset[index] = wanted;
   return 0;
 }
 

@@ -63,7 +63,7 @@ describe('where guest and host take turns', () => {
     expect(h.takeOne().ack).toBe(conn.guestNext);
   });
 
-  it('what asks for an answer gets it at once: a keep-alive, a FIN, a gap', () => {
+  it('what asks for an answer gets it at once: a keep-alive, a gap, a FIN beyond one', () => {
     const { h, conn } = openDialogue();
     conn.ack();
     conn.send('A', { seq: (conn.guestNext - 1) >>> 0 });
@@ -73,8 +73,43 @@ describe('where guest and host take turns', () => {
     conn.sendData(pattern(10));
     expect(h.take()).toHaveLength(1);
     conn.guestNext = (conn.guestNext + 5) >>> 0;
-    conn.sendData('bye', 'FPA');
+    conn.send('FA', { seq: (conn.guestNext + 10) >>> 0 });
     expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
+    // Its acknowledgement was not held back either.
+    h.advance(13);
+    expect(h.take()).toEqual([]);
+  });
+
+  it("the host's FIN carries the acknowledgement of the guest's", () => {
+    const { h, conn } = openDialogue();
+    conn.ack();
+    conn.send('FA');
+    expect(h.take()).toEqual([]);
+    expect(conn.socket.writeShut).toBe(true);
+    conn.socket.end();
+    h.turn();
+    expect(h.take()).toMatchObject([{ flags: 'FA', ack: (conn.guestNext + 1) >>> 0 }]);
+  });
+
+  it("the guest's FIN is acknowledged after a moment when the host goes on", () => {
+    const { h, conn } = openDialogue();
+    conn.ack();
+    conn.sendData('bye', 'FPA');
+    expect(h.take()).toEqual([]);
+    h.advance(13);
+    expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
+    conn.socket.deliver('more');
+    h.turn();
+    expect(conn.receiveData()).toHaveLength(4);
+  });
+
+  it('a FIN that is repeated is acknowledged at once', () => {
+    const { h, conn } = openDialogue();
+    conn.ack();
+    conn.send('FA');
+    expect(h.take()).toEqual([]);
+    conn.send('FA');
+    expect(h.takeOne()).toMatchObject({ flags: 'A', ack: (conn.guestNext + 1) >>> 0 });
   });
 
   it('a FIN brings the acknowledgement that was held back with it', () => {

@@ -296,6 +296,26 @@ describe('data from the host', () => {
     expect(order.indexOf(50_001)).toBeLessThan(20);
   });
 
+  it('sets SO_PEEK_OFF only once something is to be sent behind what is not acknowledged', () => {
+    const h = new Harness();
+    const conn = h.openOut();
+    for (let i = 0; i < 3; i++) {
+      conn.socket.deliver('answer');
+      h.turn();
+      expect(conn.receiveData()).toHaveLength(6);
+      conn.ack();
+    }
+    expect(conn.socket.options.has('1:42')).toBe(false);
+    conn.socket.deliver('one');
+    h.turn();
+    conn.socket.deliver('two');
+    h.turn();
+    conn.socket.deliver('three');
+    h.turn();
+    expect(Buffer.from(conn.receiveData()).toString()).toBe('onetwothree');
+    expect(conn.socket.options.get('1:42')).toBe(3);
+  });
+
   it('works without SO_PEEK_OFF', () => {
     const h = new Harness();
     h.sockets.peekOffSupported = false;
