@@ -20,6 +20,8 @@
 
 enum {
   DATAGRAMS_PER_CALL = 256,
+  /* As long as a datagram can be. */
+  DATAGRAM_BYTES = 65535,
   /* What udp(7) lets one send be cut into (UDP_MAX_SEGMENTS of kernels before 6.9). */
   SEGMENTS_PER_SEND = 64,
   /* Room for IP_PKTINFO, IPV6_PKTINFO and UDP_GRO together, with some to spare. */
@@ -69,43 +71,58 @@ static void read_control(struct msghdr *message, uint8_t *meta) {
   }
 }
 
-/* receiveDatagrams(fd, offset, stride, max, count, meta) */
-static napi_value native_receive_datagrams(napi_env env, napi_callback_info info) {
-  struct call call = begin_call(env, info);
-  int32_t fd = next_int(&call);
-  uint32_t offset = next_uint(&call);
-  uint32_t stride = next_uint(&call);
-  uint32_t max = next_uint(&call);
-  uint32_t count = next_uint(&call);
-  uint32_t meta_offset = next_uint(&call);
-  if (count == 0) fail_call(&call, EINVAL);
-  if (call.error != 0) return reply_refusal(&call);
-  uint8_t *data = arena_range(&call, offset, (uint64_t)stride * (count - 1) + max);
-  uint8_t *metas = arena_range(&call, meta_offset, (uint64_t)count * META_BYTES);
-  if (call.error != 0) return reply_refusal(&call);
+/* The sum of a datagram that lies in two pieces, the second of which may begin at an odd position. */
+static uint32_t sum_pieces(const struct iovec pieces[2], size_t length) {
+  size_t first = length < pieces[0].iov_len ? length : pieces[0].iov_len;
+  uint32_t sum = sum_bytes(pieces[0].iov_base, first);
+  if (first == length) return sum;
+  uint32_t rest = sum_bytes(pieces[1].iov_base, length - first);
+  if (first % 2 != 0) rest = __builtin_bswap16((uint16_t)rest);
+  return fold_sum((uint64_t)sum + rest);
+}
+
+/* Both calls that receive. The arguments up to `meta` are still to be taken; `split`: so are those behind it. */
+static napi_value receive_batches(struct call *call, bool split) {
+  int32_t fd = next_int(call);
+  uint32_t offset = next_uint(call);
+  uint32_t stride = next_uint(call);
+  uint32_t max = next_uint(call);
+  uint32_t count = next_uint(call);
+  uint32_t meta_offset = next_uint(call);
+  uint32_t tail_offset = split ? next_uint(call) : 0;
+  uint32_t tail_stride = split ? next_uint(call) : 0;
+  if (count == 0 || (split && max > DATAGRAM_BYTES)) fail_call(call, EINVAL);
+  if (call->error != 0) return reply_refusal(call);
+  uint32_t tail_bytes = split ? DATAGRAM_BYTES - max : 0;
+  uint8_t *data = arena_range(call, offset, (uint64_t)stride * (count - 1) + max);
+  uint8_t *tails = arena_range(call, tail_offset, (uint64_t)tail_stride * (count - 1) + tail_bytes);
+  uint8_t *metas = arena_range(call, meta_offset, (uint64_t)count * META_BYTES);
+  if (call->error != 0) return reply_refusal(call);
 
   struct mmsghdr messages[DATAGRAMS_PER_CALL];
-  struct iovec iovecs[DATAGRAMS_PER_CALL];
+  struct iovec iovecs[DATAGRAMS_PER_CALL][2];
   struct sockaddr_in6 sources[DATAGRAMS_PER_CALL];
   union control controls[DATAGRAMS_PER_CALL];
   uint32_t done = 0;
   while (done < count) {
     uint32_t batch = count - done < DATAGRAMS_PER_CALL ? count - done : DATAGRAMS_PER_CALL;
     for (uint32_t i = 0; i < batch; i++) {
-      iovecs[i].iov_base = data + (size_t)stride * (done + i);
-      iovecs[i].iov_len = max;
+      iovecs[i][0].iov_base = data + (size_t)stride * (done + i);
+      iovecs[i][0].iov_len = max;
+      iovecs[i][1].iov_base = tails + (size_t)tail_stride * (done + i);
+      iovecs[i][1].iov_len = tail_bytes;
       sources[i].sin6_family = AF_UNSPEC;
       struct msghdr *header = &messages[i].msg_hdr;
       header->msg_name = &sources[i];
       header->msg_namelen = sizeof sources[i];
-      header->msg_iov = &iovecs[i];
-      header->msg_iovlen = 1;
+      header->msg_iov = iovecs[i];
+      header->msg_iovlen = split ? 2 : 1;
       header->msg_control = &controls[i];
       header->msg_controllen = sizeof controls[i];
       header->msg_flags = 0;
     }
     ssize_t received = RETRY(recvmmsg(fd, messages, batch, MSG_DONTWAIT, NULL));
-    if (received < 0) return done > 0 ? reply(&call, done) : reply(&call, -errno);
+    if (received < 0) return done > 0 ? reply(call, done) : reply(call, -errno);
     for (uint32_t i = 0; i < (uint32_t)received; i++) {
       struct msghdr *header = &messages[i].msg_hdr;
       uint8_t *meta = metas + (size_t)(done + i) * META_BYTES;
@@ -114,13 +131,25 @@ static napi_value native_receive_datagrams(napi_env env, napi_callback_info info
       if (header->msg_namelen > 0) write_endpoint(meta + META_SOURCE, (const struct sockaddr *)&sources[i]);
       put_le32(meta + META_LENGTH, length);
       put_le32(meta + META_FLAGS, (header->msg_flags & MSG_TRUNC) != 0 ? FLAG_TRUNCATED : 0);
-      put_le32(meta + META_SUM, sum_bytes(iovecs[i].iov_base, length));
+      put_le32(meta + META_SUM, sum_pieces(iovecs[i], length));
       read_control(header, meta);
     }
     done += (uint32_t)received;
     if ((uint32_t)received < batch) break;
   }
-  return reply(&call, done);
+  return reply(call, done);
+}
+
+/* receiveDatagrams(fd, offset, stride, max, count, meta) */
+static napi_value native_receive_datagrams(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  return receive_batches(&call, false);
+}
+
+/* receiveSplitDatagrams(fd, offset, stride, max, count, meta, tail, tailStride) */
+static napi_value native_receive_split_datagrams(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  return receive_batches(&call, true);
 }
 
 /* Sends `count` datagrams, `list` holding their (offset, length) pairs, each with the address and ancillary data of `pattern`. */
@@ -322,6 +351,7 @@ static napi_value native_receive_error(napi_env env, napi_callback_info info) {
 
 const struct export_row DATAGRAM_IO_EXPORTS[] = {
     {"receiveDatagrams", native_receive_datagrams},
+    {"receiveSplitDatagrams", native_receive_split_datagrams},
     {"sendDatagrams", native_send_datagrams},
     {"sendDatagramsTo", native_send_datagrams_to},
     {"sendEqualDatagrams", native_send_equal_datagrams},

@@ -214,6 +214,20 @@ export interface HostSockets {
     count: number,
     metaOffset: number,
   ): number;
+  /**
+   * As `receiveDatagrams`, for datagrams that mostly have one length: what is longer than `maxBytes` goes on at
+   * `tailOffset + i * tailStrideBytes`, to 65 535 bytes in all. Length and sum are those of the whole.
+   */
+  receiveSplitDatagrams(
+    fd: number,
+    offset: number,
+    strideBytes: number,
+    maxBytes: number,
+    count: number,
+    metaOffset: number,
+    tailOffset: number,
+    tailStrideBytes: number,
+  ): number;
   /** sendmmsg(2) on a connected socket: `count` pairs of u32 LE (offset, length) at `listOffset`. @returns datagrams taken or -errno */
   sendDatagrams(fd: number, listOffset: number, count: number): number;
   /**

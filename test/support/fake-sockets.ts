@@ -513,20 +513,48 @@ export class FakeSockets implements HostSockets {
     metaOffset: number,
   ): number {
     const socket = this.find(fd, 'receiveDatagrams');
+    return this.takeDatagrams(socket, offset, strideBytes, maxBytes, count, metaOffset, 0, 0);
+  }
+
+  receiveSplitDatagrams(
+    fd: number,
+    offset: number,
+    strideBytes: number,
+    maxBytes: number,
+    count: number,
+    metaOffset: number,
+    tailOffset: number,
+    tailStrideBytes: number,
+  ): number {
+    const socket = this.find(fd, 'receiveSplitDatagrams');
+    return this.takeDatagrams(socket, offset, strideBytes, maxBytes, count, metaOffset, tailOffset, tailStrideBytes);
+  }
+
+  private takeDatagrams(
+    socket: FakeSocket,
+    offset: number,
+    strideBytes: number,
+    maxBytes: number,
+    count: number,
+    metaOffset: number,
+    tailOffset: number,
+    tailStrideBytes: number,
+  ): number {
     const { view, bytes } = this.arena;
     let taken = 0;
     while (taken < count && socket.datagrams.length > 0) {
       const { source, local, data, segmentBytes } = socket.datagrams.shift()!;
       const target = offset + taken * strideBytes;
-      const length = Math.min(data.length, maxBytes);
-      bytes.set(data.subarray(0, length), target);
+      const length = tailOffset === 0 ? Math.min(data.length, maxBytes) : data.length;
+      bytes.set(data.subarray(0, Math.min(length, maxBytes)), target);
+      if (length > maxBytes) bytes.set(data.subarray(maxBytes, length), tailOffset + taken * tailStrideBytes);
       const meta = metaOffset + taken * DATAGRAM_META_BYTES;
       bytes.fill(0, meta, meta + DATAGRAM_META_BYTES);
       bytes.set(source, meta + DATAGRAM_META_SOURCE);
       if (local !== undefined) bytes.set(local, meta + DATAGRAM_META_LOCAL);
       view.setUint32(meta + DATAGRAM_META_LENGTH, length, true);
-      view.setUint32(meta + DATAGRAM_META_FLAGS, data.length > maxBytes ? DATAGRAM_TRUNCATED : 0, true);
-      view.setUint32(meta + DATAGRAM_META_SUM, this.sum(target, length, 0), true);
+      view.setUint32(meta + DATAGRAM_META_FLAGS, data.length > length ? DATAGRAM_TRUNCATED : 0, true);
+      view.setUint32(meta + DATAGRAM_META_SUM, sumOf(data.subarray(0, length)), true);
       view.setUint32(meta + DATAGRAM_META_SEGMENT, segmentBytes ?? 0, true);
       taken++;
     }
@@ -581,11 +609,7 @@ export class FakeSockets implements HostSockets {
   }
 
   sum(offset: number, lengthBytes: number, initial: number): number {
-    const { bytes } = this.arena;
-    let sum = initial;
-    for (let i = 0; i < lengthBytes; i++) sum += (i & 1) === 0 ? bytes[offset + i]! * 256 : bytes[offset + i]!;
-    while (sum > 0xffff) sum = (sum & 0xffff) + Math.floor(sum / 0x10000);
-    return sum;
+    return sumOf(this.arena.bytes.subarray(offset, offset + lengthBytes), initial);
   }
 
   watch(fd: number, events: number, kind: number, index: number): number {
@@ -604,4 +628,12 @@ export class FakeSockets implements HostSockets {
     this.find(fd, 'unwatch').watched = undefined;
     return 0;
   }
+}
+
+/** One's complement sum, folded to 16 bits. */
+function sumOf(bytes: Uint8Array, initial = 0): number {
+  let sum = initial;
+  for (let i = 0; i < bytes.length; i++) sum += (i & 1) === 0 ? bytes[i]! * 256 : bytes[i]!;
+  while (sum > 0xffff) sum = (sum & 0xffff) + Math.floor(sum / 0x10000);
+  return sum;
 }

@@ -129,7 +129,8 @@ export class GuestPackets {
   /**
    * Lays and commits one packet, in fragments if need be.
    * @param cursor where its first headroom goes: what `reserve` gave, or what the last `lay` returned
-   * @param l4Offset where the transport header and payload, checksum included, stand now; they are copied
+   * @param l4Offset where the transport header and payload, checksum included, stand now; they are copied unless it is where the
+   * packet wants them
    * @param source holds 4 words at `sourceAt`, `destination` at `destinationAt`
    * @param addressSum `sumAddresses` of them
    * @returns the cursor behind the packet
@@ -206,7 +207,7 @@ export class GuestPackets {
           payload += IPV6_FRAGMENT_HEADER_BYTES;
         }
       }
-      bytes.copyWithin(payload, l4Offset + done, l4Offset + done + length);
+      if (payload !== l4Offset + done) bytes.copyWithin(payload, l4Offset + done, l4Offset + done + length);
       const frameBytes = payload + length - frame;
       commitPadded(ctx, frame, frameBytes);
       at = frame + Math.max(frameBytes, ETHERNET_MIN_FRAME_BYTES);

@@ -2,8 +2,10 @@
  * Datagrams on their way to the guest: taken from a host socket in batches, with the addon's payload sums, and laid onto the link as
  * IP packets.
  *
- * They are received into an area of our own and copied from there. Frames on the link lie back to back, and how long a datagram is
- * shows only when it has been received; the copy is what that costs, and is small beside the system call.
+ * Frames on the link lie back to back, and how long a datagram is shows only when it has been received. But mostly a batch is as long as
+ * the one before. So once a batch was of one length the next is received into the link's room, spaced for frames of that length:
+ * if that was right, headers are written in front and that is all. If not, what came is copied to an area of our own, where what was
+ * longer than expected went on anyway, and from there, as every batch is that follows one of different lengths.
  *
  * A guest that takes UDP offloads gets datagrams of one flow that follow each other in one frame of up to 64 KiB, as far as they are of
  * equal length: one write into a tap instead of dozens.
@@ -11,7 +13,13 @@
  * What the link has no room for stays in the socket: a batch is asked for only as large as would fit at worst.
  */
 import { foldChecksum } from '../../wire/checksum.ts';
-import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, writeEthernetHeader } from '../../wire/ethernet.ts';
+import {
+  ETHERNET_HEADER_BYTES,
+  ETHERNET_MIN_FRAME_BYTES,
+  ETHERTYPE_IPV4,
+  ETHERTYPE_IPV6,
+  writeEthernetHeader,
+} from '../../wire/ethernet.ts';
 import { IP_PROTOCOL_UDP } from '../../wire/ip-protocol.ts';
 import { IPV4_DONT_FRAGMENT, IPV4_HEADER_BYTES, writeIpv4Header } from '../../wire/ipv4.ts';
 import { IPV6_HEADER_BYTES, writeIpv6Header } from '../../wire/ipv6.ts';
@@ -38,7 +46,6 @@ const SLOT_BYTES = 66_112;
 export class DatagramsToGuest {
   /** The most that `batchLimit` ever gives. */
   readonly batchDatagrams = BATCH_DATAGRAMS;
-  readonly strideBytes = SLOT_BYTES;
   private readonly ctx: StackContext;
   private readonly packets: GuestPackets;
   private readonly slots: number;
@@ -46,12 +53,20 @@ export class DatagramsToGuest {
   /** Room that the longest datagram takes, whichever the family. */
   private readonly worstBytes: number;
   private cursor = 0;
+  /** Payload bytes of every datagram of the next batch, if it is like the last one; 0: nothing is expected. */
+  private expectedBytes = 0;
+  private expectedFamily = 4;
+  /** Where the payloads of the batch at hand lie, and how far apart: in the slots or on the link. */
+  private base: number;
+  private stride = SLOT_BYTES;
+  private received = 0;
 
   constructor(ctx: StackContext, packets: GuestPackets) {
     this.ctx = ctx;
     this.packets = packets;
     this.slots = ctx.arena.allocate(BATCH_DATAGRAMS * SLOT_BYTES);
     this.metas = ctx.arena.allocate(BATCH_DATAGRAMS * DATAGRAM_META_BYTES);
+    this.base = this.slots + UDP_HEADER_BYTES;
     this.worstBytes = Math.max(packets.roomFor(4, 65_535), packets.roomFor(6, 65_535));
   }
 
@@ -66,14 +81,64 @@ export class DatagramsToGuest {
   /** Receives up to `count` (a `batchLimit`) datagrams. @returns how many, or -errno */
   receive(fd: number, count: number): number {
     const { sockets } = this.ctx;
-    return sockets.receiveDatagrams(
-      fd,
-      this.slots + UDP_HEADER_BYTES,
-      SLOT_BYTES,
-      MAX_PAYLOAD_BYTES,
-      count,
-      this.metas,
+    const slots = this.slots + UDP_HEADER_BYTES;
+    const start = this.expectedBytes === 0 ? -1 : this.reserveExpected(count);
+    if (start < 0) {
+      this.base = slots;
+      this.stride = SLOT_BYTES;
+      this.received = sockets.receiveDatagrams(fd, slots, SLOT_BYTES, MAX_PAYLOAD_BYTES, count, this.metas);
+    } else {
+      const { expectedBytes, stride, metas } = this;
+      this.base = start;
+      const tails = slots + expectedBytes;
+      this.received = sockets.receiveSplitDatagrams(fd, start, stride, expectedBytes, count, metas, tails, SLOT_BYTES);
+    }
+    if (this.received > 0) this.learnLength();
+    return this.received;
+  }
+
+  /** Makes room on the link for datagrams as expected and sets `stride`. @returns where the first payload goes, or -1 */
+  private reserveExpected(count: number): number {
+    const { expectedBytes, expectedFamily } = this;
+    const { link } = this.ctx;
+    const headerBytes = ipFrameHeaderBytes(expectedFamily) + UDP_HEADER_BYTES;
+    this.stride = link.headroomBytes + headerBytes + expectedBytes;
+    const start = link.reserve(count * this.stride);
+    return start < 0 ? -1 : start + link.headroomBytes + headerBytes;
+  }
+
+  /** Sees whether the batch at hand is of one length, and has it lie in the slots if it is not as expected. */
+  private learnLength(): void {
+    const length = this.lengthOf(0);
+    let uniform = true;
+    for (let i = 1; i < this.received && uniform; i++) uniform = this.lengthOf(i) === length;
+    if (this.stride !== SLOT_BYTES && (!uniform || length !== this.expectedBytes)) this.moveToSlots(0);
+    this.expectedBytes = uniform && this.isExpectable(length) ? length : 0;
+  }
+
+  /** Whether such datagrams become frames that are neither padded, cut, nor joined. */
+  private isExpectable(length: number): boolean {
+    const { link } = this.ctx;
+    return (
+      length >= ETHERNET_MIN_FRAME_BYTES &&
+      (link.offloads & (OFFLOAD_UDP4 | OFFLOAD_UDP6)) === 0 &&
+      this.packets.isWhole(4, UDP_HEADER_BYTES + length) &&
+      this.packets.isWhole(6, UDP_HEADER_BYTES + length)
     );
+  }
+
+  /** Moves the payloads of the i-th and all later datagrams, as far as they lie on the link, to the slots. */
+  private moveToSlots(i: number): void {
+    const { bytes } = this.ctx.arena;
+    const slots = this.slots + UDP_HEADER_BYTES;
+    for (let k = i; k < this.received; k++) {
+      const at = this.dataOf(k);
+      // What is longer than expected lies in the slot already.
+      const length = Math.min(this.lengthOf(k), this.expectedBytes);
+      bytes.copyWithin(slots + k * SLOT_BYTES, at, at + length);
+    }
+    this.base = slots;
+    this.stride = SLOT_BYTES;
   }
 
   /** The DATAGRAM_META record of the i-th datagram received. */
@@ -83,7 +148,12 @@ export class DatagramsToGuest {
 
   /** Where the payload of the i-th datagram received lies; that of the next is {@link strideBytes} on. */
   dataOf(i: number): number {
-    return this.slots + UDP_HEADER_BYTES + i * SLOT_BYTES;
+    return this.base + i * this.stride;
+  }
+
+  /** From the payload of one datagram received to that of the next. */
+  get strideBytes(): number {
+    return this.stride;
   }
 
   /** Payload bytes of the i-th datagram received. */
@@ -96,6 +166,8 @@ export class DatagramsToGuest {
     const { link, counters } = this.ctx;
     let room = 0;
     for (let i = first; i < end; i++) room += this.packets.roomFor(family, UDP_HEADER_BYTES + this.lengthOf(i));
+    if (this.stride !== SLOT_BYTES && family !== this.expectedFamily) this.moveToSlots(first);
+    this.expectedFamily = family;
     this.cursor = link.reserve(room);
     if (this.cursor >= 0) return true;
     counters.droppedNoRoom += end - first;
@@ -212,7 +284,7 @@ export class DatagramsToGuest {
     addressSum: number,
   ): void {
     const { view } = this.ctx;
-    const udp = this.slots + i * SLOT_BYTES;
+    const udp = this.dataOf(i) - UDP_HEADER_BYTES;
     const length = UDP_HEADER_BYTES + this.lengthOf(i);
     const payloadSum = view.getUint32(this.metas + i * DATAGRAM_META_BYTES + DATAGRAM_META_SUM, true);
     const sum = addressSum + IP_PROTOCOL_UDP + length + payloadSum;

@@ -126,6 +126,30 @@ describe('datagrams in batches', () => {
     });
   }
 
+  it('puts what is longer than expected elsewhere, and sums the whole', () => {
+    const a = makeSocket(4);
+    const b = makeSocket(4);
+    connectTo(a.fd, 4, b.port);
+    const lengths = [101, 50, 102, 1473, 0, 101];
+    writeList(lengths);
+    expect(native.sendDatagrams(a.fd, list, 6)).toBe(6);
+    arena.bytes.fill(0xaa, into, into + (1 << 20));
+    const tails = into + 1024;
+    expect(native.receiveSplitDatagrams(b.fd, into, 128, 101, 8, metas, tails, 65_536)).toBe(6);
+    let from = 0;
+    lengths.forEach((length, i) => {
+      const first = Math.min(length, 101);
+      expect(meta(i, DATAGRAM_META_LENGTH)).toBe(length);
+      expect(meta(i, DATAGRAM_META_FLAGS)).toBe(0);
+      expect(meta(i, DATAGRAM_META_SUM)).toBe(sumNaively(sent(from, length)));
+      expect(got(i * 128, first)).toEqual(sent(from, first));
+      expect(got(1024 + i * 65_536, length - first)).toEqual(sent(from + first, length - first));
+      expect(arena.bytes[tails + i * 65_536 + length - first]).toBe(0xaa);
+      expect(arena.bytes[into + i * 128 + first]).toBe(0xaa);
+      from += length;
+    });
+  });
+
   it('shows IPv4 traffic of a socket for both families as IPv4, and answers it', () => {
     const fd = native.open(6, SOCKET_DGRAM, 0);
     fds.push(fd);
@@ -192,6 +216,9 @@ describe('datagrams in batches', () => {
     expect(native.receiveDatagrams(a.fd, ARENA_BYTES - 100, 50, 51, 2, metas)).toBe(EFAULT);
     expect(native.receiveDatagrams(a.fd, into, 0xffffffff, 0xffffffff, 0xffffffff, metas)).toBe(EFAULT);
     expect(native.receiveDatagrams(a.fd, into, 64, 64, 2, ARENA_BYTES - 127)).toBe(EFAULT);
+    expect(native.receiveSplitDatagrams(a.fd, into, 64, 64, 2, metas, ARENA_BYTES - 65_536, 66)).toBe(EFAULT);
+    expect(native.receiveSplitDatagrams(a.fd, into, 64, 64, 2, metas, into, 0xffffffff)).toBe(EFAULT);
+    expect(native.receiveSplitDatagrams(a.fd, into, 64, 65_536, 2, metas, into, 64)).toBe(EINVAL);
     writeList([10, 10]);
     arena.view.setUint32(list + 12, ARENA_BYTES, true);
     expect(native.sendDatagrams(a.fd, list, 2)).toBe(EFAULT);

@@ -78,6 +78,7 @@ function measureToGuest(family: 4 | 6, offloads = 0): number {
     }
     return count;
   };
+  sockets.receiveSplitDatagrams = sockets.receiveDatagrams;
   link.keepFrames = false;
   const perDatagram = measure((batches) => {
     for (let batch = 0; batch < batches; batch++) {
