@@ -114,7 +114,7 @@ export function takeServiceConnection(core: TcpCore, index: number, fd: number):
     return;
   }
   flows.fd[index] = fd < 0 ? -1 : fd;
-  if (fd >= 0) prepareSocket(core, index, fd);
+  if (fd >= 0) prepareSocket(core, fd);
   if (fd < 0 || watchSocket(core, index, fd) < 0) resetBoth(core, index);
   else onHostConnected(core, index);
 }
