@@ -3,7 +3,7 @@
  *
  * The stack runs in this process on one end of a socket pair, the command inherits the other end as descriptor 3: no path, so
  * nothing can be left behind. A QEMU command that has no network gets a netdev on it and a NIC; other programs find the
- * number in PASSEL_FD. Standard input, output and error are the command's; so are signals. We end when it ends, as it ended.
+ * number in PASSEL_FD. With --replace-user-net it is the command that says which network it wants, as for QEMU's own. Standard input, output and error are the command's; so are signals. We end when it ends, as it ended.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
@@ -11,7 +11,8 @@ import { constants } from 'node:os';
 import { isatty } from 'node:tty';
 import { PasselError, reasonOf } from '../base/errors.ts';
 import { networkArguments } from '../qemu/add-network.ts';
-import { parseQemuCommand, type QemuCommand } from '../qemu/command-line.ts';
+import { parseQemuCommand } from '../qemu/command-line.ts';
+import { replaceUserNet } from '../qemu/user-net/replace.ts';
 import { loadNative } from '../sys/native.ts';
 import { createSocketPair } from '../sys/unix-socket.ts';
 import { openLogger } from './logging.ts';
@@ -30,35 +31,46 @@ const COMMAND_FD = 3;
 
 /** @returns the command's exit status, 128 and the signal's number if a signal ended it */
 export async function runRunCommand(argv: readonly string[]): Promise<number> {
-  const given = scanOptions(RUN_OPTIONS, argv, { stopAtOperand: true });
+  let given = scanOptions(RUN_OPTIONS, argv, { stopAtOperand: true });
   if (given.has('help')) {
     const { formatHelp } = await import('./options/help.ts');
     process.stdout.write(await formatHelp('passel run [OPTION]... -- COMMAND [ARG]...', RUN_OPTIONS));
     return 0;
   }
-  const command = given.operands;
+  let command = given.operands;
   if (command.length === 0) throw new PasselError('PASSEL_E_RUN_NO_COMMAND', {});
   const qemu = parseQemuCommand(command);
   if (qemu.daemonizes) {
     throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: '-daemonize', other: 'passel run' });
   }
+  const replaces = given.has('replace-user-net');
+  if (replaces) {
+    const replaced = replaceUserNet(command, COMMAND_FD);
+    command = replaced.command;
+    checkConflict(given);
+    given = scanOptions(RUN_OPTIONS, ['--user-net', replaced.options, ...argv], { stopAtOperand: true });
+  }
   // The rows that differ are all refused, so nothing that reads the options as passel-passt's can meet one of them.
   const passtOptions: unknown = { ...given, operands: [] };
-  return runWithStack(passtOptions as GivenOptions<PasstOptionTable>, command, qemu, given.last('nic'));
+  const added =
+    replaces || qemu.architecture === undefined ? [] : networkArguments(qemu, COMMAND_FD, given.last('nic'));
+  return runWithStack(passtOptions as GivenOptions<PasstOptionTable>, [...command, ...added]);
 }
 
-async function runWithStack(
-  given: GivenOptions<PasstOptionTable>,
-  command: readonly string[],
-  qemu: QemuCommand,
-  nicModel: string | undefined,
-): Promise<number> {
+/** What the command says about its network cannot be said here too. */
+function checkConflict(given: GivenOptions<typeof RUN_OPTIONS>): void {
+  for (const name of ['user-net', 'nic'] as const) {
+    if (!given.gave(name)) continue;
+    throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: given.typed(name), other: '--replace-user-net' });
+  }
+}
+
+async function runWithStack(given: GivenOptions<PasstOptionTable>, command: readonly string[]): Promise<number> {
   checkPasstOptions(given);
   // Start-up messages would run into the guest's console: only those that something is wrong, unless asked for more.
   const chosen = buildLoggingConfig(narrowOptions(given));
   const quiet = chosen.level === 'info' && chosen.filePath === undefined;
   const logger = openLogger('passel', quiet ? { ...chosen, level: 'warn' } : chosen, writeStderr);
-  const added = qemu.architecture === undefined ? [] : networkArguments(qemu, COMMAND_FD, nicModel);
   const [ourEnd, guestEnd] = createSocketPair(loadNative());
   let guestEndOpen = true;
   const closeGuestEnd = (): void => {
@@ -70,7 +82,7 @@ async function runWithStack(
     const { startPasst } = await import('./compose.ts');
     const running = await startPasst(config, logger);
     try {
-      const ended = runToItsEnd([...command, ...added], guestEnd);
+      const ended = runToItsEnd(command, guestEnd);
       closeGuestEnd();
       return await ended;
     } finally {

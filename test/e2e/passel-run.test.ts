@@ -9,9 +9,9 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type Agent, startAgent } from '../support/netns/agent.ts';
 import { needNamespaces, needVeth, requireOrSkip } from '../support/netns/capabilities.ts';
 import { createHost, HOST_NET, type Host } from '../support/netns/host.ts';
-import { type RunResult, waitForExit, waitUntil } from '../support/netns/namespace.ts';
+import { type RunResult, stopChild, waitForExit, waitUntil } from '../support/netns/namespace.ts';
 import { bootGuest, needGuest } from '../support/qemu-guest/guest.ts';
-import { fetchAndHash, GET_DHCPV4_LEASE, GET_SLAAC_ADDRESS } from './guest-commands.ts';
+import { fetchAndHash, GET_DHCPV4_LEASE, GET_SLAAC_ADDRESS, parseEnvironment } from './guest-commands.ts';
 
 const PASSEL = fileURLToPath(new URL('../../dist/helpers/passel.cjs', import.meta.url));
 
@@ -179,6 +179,30 @@ describeGuest('passel run with a real guest', () => {
     }
     expect(guest.child.exitCode).toBe(0);
     expect(await place.listLeftovers()).toEqual([]);
+  });
+
+  it('takes over the network of -nic user, with its options', async () => {
+    const server = place.host.spawn('socat', [
+      'TCP4-LISTEN:8081,bind=127.0.0.1,reuseaddr,fork',
+      'SYSTEM:echo loopback',
+    ]);
+    const [command, rest] = place.line(['--replace-user-net', '--']);
+    const nic = 'user,model=virtio-net-pci,mac=52:54:00:70:61:73,net=192.168.76.0/24,hostname=vm,hostfwd=tcp::5555-:23';
+    const guest = await bootGuest({ launcher: [command, ...rest], extraArgs: ['-nic', nic] });
+    try {
+      await guest.check(`${GET_DHCPV4_LEASE} -O hostname`);
+      const lease = parseEnvironment(await guest.check('cat /tmp/dhcp4.env'));
+      expect(lease).toMatchObject({ ip: '192.168.76.15', router: '192.168.76.2', dns: '192.168.76.3', hostname: 'vm' });
+      expect(await guest.check('cat /sys/class/net/eth0/address')).toBe('52:54:00:70:61:73');
+      expect(await guest.check('until socat -u TCP4:192.168.76.2:8081 -; do sleep 0.1; done')).toBe('loopback');
+      await guest.start(`socat TCP4-LISTEN:23,reuseaddr,fork SYSTEM:'echo hello'`);
+      await guest.check('until netstat -ltn | grep -q ":23 "; do sleep 0.1; done');
+      expect((await onWan.exchangeTcp({ host: HOST_NET.hostV4, port: 5555 })).text).toBe('hello\n');
+    } finally {
+      await guest.stop();
+      await stopChild(server);
+    }
+    expect(guest.child.exitCode).toBe(0);
   });
 
   it('ends QEMU and itself on SIGTERM', async () => {

@@ -1,5 +1,5 @@
 /** The options of `passel run`: those of passel-passt, but for what running a command settles. */
-import { refused, value } from './definition.ts';
+import { flag, refused, value } from './definition.ts';
 import { PASST_OPTIONS } from './passt-options.ts';
 import { parseText } from './values.ts';
 
@@ -13,6 +13,10 @@ export const RUN_OPTIONS = {
     defaultText: 'virtio-net-pci, or what the machine has instead',
     help: "The guest's network card as for QEMU's -device, properties included",
     parse: parseText,
+  }),
+  'replace-user-net': flag({
+    group: 'Link:',
+    help: "Take the command's -netdev user, -nic user or default network over, with its options",
   }),
   ...PASST_OPTIONS,
   socket: refused({ short: 's', aliases: ['socket-path'], takesValue: true, reason: OWN_SOCKET }),

@@ -134,6 +134,15 @@ export function readUserNet(text: string): UserNet {
   };
 }
 
+/** Whether a property of `-nic user` is about the network; the others are about the card. */
+export function isUserNetKey(key: string): boolean {
+  const name = key.replace(LIST_MEMBER, '');
+  return KEYS.includes(name) || name in UNSUPPORTED;
+}
+
+/** Lists in JSON: hostfwd.0.str. */
+const LIST_MEMBER = /\.\d+\.str$/;
+
 /** The properties by key, and how to refuse one. */
 class UserNetKeys {
   private readonly properties: readonly Property[];
@@ -146,8 +155,7 @@ class UserNetKeys {
       if (!(error instanceof SyntaxError)) throw error;
       throw new PasselError('PASSEL_E_OPTION_VALUE', { option: '--user-net', value: text, expected: 'valid JSON' });
     }
-    // Lists in JSON: hostfwd.0.str.
-    this.properties = given.map(({ key, value }) => ({ key: key.replace(/\.\d+\.str$/, ''), value }));
+    this.properties = given.map(({ key, value }) => ({ key: key.replace(LIST_MEMBER, ''), value }));
     for (const { key, value } of this.properties) {
       if (key === 'id') continue;
       if (key === 'type') {
