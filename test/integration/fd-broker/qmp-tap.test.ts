@@ -80,10 +80,37 @@ suite('passel-fd-broker qmp with a tap', () => {
     await waitUntil('the tap to go', async () => (await ports()).length === 1, 10_000);
   }, 60_000);
 
+  it('gives a card with two queues a descriptor for each, and as many to a netdev', async () => {
+    const plugged = await qmp('hotplug-nic', 'net4', '--fd', 'tap:br0,vnet,queues=2', '--property', 'mq=on');
+    expect(plugged).toEqual({ status: 0, stdout: '', stderr: '' });
+    expect(await ports()).toHaveLength(2);
+    const one = await qmp('getfd', 'x', '--fd', 'tap:br0,queues=2');
+    expect(one.stderr).toContain(
+      "'tap:br0,queues=2' cannot be given to QEMU: QEMU takes one descriptor at a time here: these are 2",
+    );
+    await waitUntil('the tap to go', async () => (await ports()).length === 2, 10_000);
+  }, 60_000);
+
+  it('makes the tap itself where it may, without a broker', async () => {
+    const [command, ...words] = [...place.broker, 'qmp', MONITOR, 'netdev-add', 'net5', '--fd', 'tap:br0'];
+    const before = (await ports()).length;
+    // A broker would be asked at this path.
+    const env = 'PASSEL_BROKER=/no/such/socket';
+    expect(await place.namespace.run('env', [env, command!, ...words], { check: false })).toMatchObject({
+      status: 0,
+      stderr: '',
+    });
+    expect(await ports()).toHaveLength(before + 1);
+    const asked = await place.namespace.run('env', [command!, ...words, '--broker-socket', '/no/such'], {
+      check: false,
+    });
+    expect(asked).toMatchObject({ status: 1 });
+    expect(asked.stderr).toContain("the fd broker at '/no/such': ENOENT");
+  }, 60_000);
+
   it('says why there is no tap', async () => {
     const denied = await qmp('hotplug-nic', 'net3', '--tap', 'br-jumbo');
     expect(denied).toMatchObject({ status: 1, stdout: '' });
     expect(denied.stderr).toContain("--tap: cannot open 'br-jumbo': access denied by acl file");
-    expect(await ports()).toHaveLength(1);
   });
 });

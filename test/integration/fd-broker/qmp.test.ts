@@ -1,6 +1,16 @@
 /** `passel-fd-broker qmp` and QmpClient against real QEMUs: every command, what QEMU refuses, what is left behind. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -186,6 +196,18 @@ suite('passel-fd-broker qmp', () => {
     const file = await run([socket, 'chardev-add', 'c3', '--fd', `file:${join(folder, 'file')}`]);
     expect(file.status).toBe(1);
     expect(file.stderr).toContain('cannot be given to QEMU: a chardev takes a stream socket: this is a file');
+  });
+
+  it('makes the socket that a chardev listens on, and leaves no file when QEMU refuses', async () => {
+    const path = join(folder, 'made');
+    expect(await run([socket, 'chardev-add', 'c4', '--fd', `unix-listen:${path}`])).toEqual(DONE);
+    const client = connectUnix(native, path);
+    await waitUntil('QEMU to accept', async () => /c4: filename=(?!disconnected)/.test(await human('info chardev')));
+    native.close(client);
+    const refused = await run([socket, 'chardev-add', 'c4', '--fd', `unix-listen:${path}-2`]);
+    expect(refused).toMatchObject({ status: 1, stdout: '' });
+    expect(refused.stderr).toContain('c4');
+    expect(existsSync(`${path}-2`)).toBe(false);
   });
 
   it.each([
