@@ -3,6 +3,7 @@
  * of each, QEMU the other end as `passel netdev-args` would print it, so that both texts are tried.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { listQemuArguments } from '../../src/cli/netdev-args/netdev-args-command.ts';
@@ -118,6 +119,8 @@ describeSuite('a guest over each form of a link', () => {
   let uploadHash: string;
   let hasReference = false;
   let stack: ChildProcess | undefined;
+  /** What the stack has printed. */
+  let said = '';
   let serial = 0;
   const table: string[][] = [['link', 'lease', '20 MB down', '20 MB up', 'IPv6', 'back after a loss']];
 
@@ -156,7 +159,7 @@ describeSuite('a guest over each form of a link', () => {
     const stdio: Array<'ignore' | 'pipe' | number> = ['ignore', 'pipe', 'pipe', ...(fd === undefined ? [] : [fd])];
     const child = host.spawn(command, [...args, '--foreground', '--netdev', link], { stdio });
     stack = child;
-    let said = '';
+    said = '';
     for (const stream of [child.stdout, child.stderr])
       stream?.on('data', (chunk: Buffer) => (said += chunk.toString()));
     await waitUntil(
@@ -262,4 +265,35 @@ describeSuite('a guest over each form of a link', () => {
       await stopStack();
     });
   }
+
+  it('keeps a connection over the loss of the link between it and QEMU', async () => {
+    const [near, far] = ['near', 'far'].map((name) => join(host.directory, name));
+    // What can be lost without either end knowing of it beforehand.
+    const joinEnds = async (): Promise<ChildProcess> => {
+      await host.run('rm', ['-f', near!]);
+      return host.spawn('socat', [`UNIX-LISTEN:${near}`, `UNIX-CONNECT:${far}`], { stdio: 'ignore' });
+    };
+    const id = await plug(`stream,addr.type=unix,addr.path=${far}`, undefined);
+    let between = await joinEnds();
+    await startStack(`stream,addr.type=unix,addr.path=${near},reconnect=1`);
+    await lease();
+    const [head, tail] = ['before the loss, ', 'and after it'];
+    const whole = head + tail;
+    const post = await guest.start(
+      `(printf 'POST / HTTP/1.0\\r\\nContent-Length: ${whole.length}\\r\\n\\r\\n${head}'
+        until [ -e /tmp/go ]; do sleep 0.1; done; printf '${tail}') |
+       socat -t 60 -T 60 - TCP4:${HOST_NET.remoteV4}:8080,shut-none | tail -n 1`,
+    );
+    await guest.check('until netstat -tn | grep -q ":8080 .*ESTABLISHED"; do sleep 0.1; done');
+    await stopChild(between);
+    await waitUntil('the loss to be noticed', () => said.includes('guest disconnected'), 20_000);
+    between = await joinEnds();
+    await waitUntil('the link to be back', () => said.split(`connected to ${near}`).length > 2, 20_000);
+    await guest.check('touch /tmp/go');
+    const hash = createHash('sha256').update(whole).digest('hex');
+    expect((await post.wait()).stdout.trim()).toBe(`${hash} ${whole.length}`);
+    await stopStack();
+    await stopChild(between);
+    await cut(id);
+  });
 });
