@@ -9,7 +9,7 @@ import { bootPrGuest, HELPERS, type HelperName, needPrGuest } from '../support/p
 import type { LioDisk } from '../support/pr-guest/in-guest/lio.ts';
 import { addQemu, INNER_KEY, innerQemu, makeInnerGuest } from './inner-guest.ts';
 
-const STORY_TIMEOUT_MS = 600_000;
+const STORY_TIMEOUT_MS = 1_800_000;
 const SOCKET = '/run/helper.sock';
 const CONSOLE = '/tmp/inner.console';
 

@@ -5,7 +5,7 @@ export default defineConfig({
   test: {
     reporters: ['verbose'],
     include: ['test/nested/**/*.test.ts'],
-    testTimeout: 900_000,
+    testTimeout: 2_400_000,
     hookTimeout: 300_000,
   },
 });
