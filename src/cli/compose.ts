@@ -53,13 +53,15 @@ export interface Prospects {
   readonly user: { readonly uid: number; readonly gid: number } | undefined;
   /** It is going to leave the file systems of its mount namespace. */
   readonly leavesFiles: boolean;
+  /** It goes on in the background. */
+  readonly isDaemon: boolean;
 }
 
 /** Starts the stack of a virtual machine: see {@link startStack}. */
 export async function startPasst(
   config: PasstConfig,
   log: Logger,
-  prospects: Prospects = { user: undefined, leavesFiles: false },
+  prospects: Prospects = { user: undefined, leavesFiles: false, isDaemon: false },
 ): Promise<RunningStack> {
   const { stack, addressMap, pcapPath, services, transport, oneOff } = config;
   const createTransport = (parts: TransportParts): GuestTransport =>
@@ -70,10 +72,10 @@ export async function startPasst(
   if (services === undefined) return startStack(config, [plan], log);
   // Loaded only where it is wanted.
   const { openServices } = await import('./user-net/services.ts');
-  const { user, leavesFiles: ownMounts } = prospects;
+  const { user, leavesFiles: ownMounts, isDaemon: isQuiet } = prospects;
   const withServices = {
     ...plan,
-    openServices: (parts: ServicesParts) => openServices(services, { ...parts, user, ownMounts }),
+    openServices: (parts: ServicesParts) => openServices(services, { ...parts, user, ownMounts, isQuiet }),
   };
   return startStack(config, [withServices], log);
 }

@@ -101,7 +101,7 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
     const runAs = resolveRunAs(config.runAs);
     const { startPasst } = await import('./compose.ts');
     const { isDetached, prepareSandbox } = await import('./sandbox.ts');
-    running = await startPasst(config, logger, { user: runAs, leavesFiles: isDetached() });
+    running = await startPasst(config, logger, { user: runAs, leavesFiles: isDetached(), isDaemon });
     const readiness = isDaemon ? prepareReadiness() : undefined;
     if (given.has('no-sandbox')) {
       logger.warn(NO_SANDBOX_WARNING);

@@ -25,6 +25,8 @@ export interface ServicesAgentOptions {
   readonly user: { readonly uid: number; readonly gid: number } | undefined;
   /** This process is going to leave the file systems of its mount namespace: the agent gets one of its own. */
   readonly ownMounts: boolean;
+  /** Standard error of the agent and its commands is nowhere, and not this process's. */
+  readonly isQuiet: boolean;
 }
 
 /** @param result - an fd, which becomes the receiver's, or -errno */
@@ -69,9 +71,10 @@ export function startServicesAgent(native: NativeAddon, options: ServicesAgentOp
     // The agent waits for requests in recv(2).
     checkStatus(native.setNonBlocking(agentFd, 0), 'fcntl');
     const { user, folderFd } = options;
+    const ids = [String(user?.uid ?? '-'), String(user?.gid ?? '-')];
     child = startProgram(native, {
       file: agentPath(),
-      args: ['passel-services', String(user?.uid ?? '-'), String(user?.gid ?? '-'), ...listWords(options.services)],
+      args: ['passel-services', ...ids, options.isQuiet ? 'quiet' : '-', ...listWords(options.services)],
       env: listEnvironment(process.env).filter((text) => !text.startsWith('PASSEL_')),
       fds: Int32Array.from(folderFd < 0 ? [STACK_FD, agentFd] : [STACK_FD, agentFd, FOLDER_FD, folderFd]),
       ...(options.ownMounts ? { namespaces: CLONE_NEWNS } : {}),

@@ -25,6 +25,8 @@ export interface ServicesOptions extends ServicesParts {
   readonly user: { readonly uid: number; readonly gid: number } | undefined;
   /** This process is going to leave its file systems. */
   readonly ownMounts: boolean;
+  /** What commands say on standard error is nobody's to read. */
+  readonly isQuiet: boolean;
 }
 
 export interface OpenServices extends GuestServices {
@@ -36,7 +38,7 @@ export interface OpenServices extends GuestServices {
 
 /** @throws PasselError when the TFTP server's folder cannot be opened, or the process cannot be started */
 export function openServices(config: ServicesConfig, options: ServicesOptions): OpenServices {
-  const { native, arena, log, user, ownMounts } = options;
+  const { native, arena, log, user, ownMounts, isQuiet } = options;
   const { guestForwards, tftpFolder } = config;
   // A process is asked for what is no address; numbers are those of the rules.
   const services: AgentService[] = guestForwards.map(({ to }) => {
@@ -47,7 +49,7 @@ export function openServices(config: ServicesConfig, options: ServicesOptions): 
   const folderFd = tftpFolder === '' ? -1 : openFolder(resolve(tftpFolder));
   let agent: ServicesAgent;
   try {
-    agent = startServicesAgent(native, { services, folderFd, user, ownMounts });
+    agent = startServicesAgent(native, { services, folderFd, user, ownMounts, isQuiet });
   } catch (error) {
     throw new PasselError('PASSEL_E_SERVICES', { reason: reasonOf(error) }, { cause: error });
   } finally {

@@ -6,7 +6,7 @@
  * It starts before the stack gives up its privileges and gives up its own first. It ends when the stack's socket is closed, and takes the
  * commands along.
  *
- * Arguments: UID GID (numbers, or - to stay who we are), then services in the order of their numbers, each `unix PATH` or
+ * Arguments: UID GID (numbers, or - to stay who we are), `quiet` or - (standard error is the stack's or nowhere), then services in the order of their numbers, each `unix PATH` or
  * `cmd COUNT WORD…`. Descriptors: see below.
  *
  * A request is one message: struct request, and for a file its path behind it. It is answered by struct answer, with the descriptor if the
@@ -193,7 +193,7 @@ static void give_up_privileges(const char *uid, const char *gid) {
 }
 
 static void read_services(int argc, char **argv) {
-  for (int at = 3; at < argc; service_count++) {
+  for (int at = 4; at < argc; service_count++) {
     if (service_count == SERVICES_MAX || at + 1 >= argc) _exit(2);
     struct service *service = &services[service_count];
     if (strcmp(argv[at], "unix") == 0) {
@@ -212,11 +212,13 @@ static void read_services(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-  if (argc < 3) return 2;
+  if (argc < 4) return 2;
   read_services(argc, argv);
   /* Terminal and descriptors of the stack's are not for commands: but for standard error, where they may complain. */
   int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
   if (null_fd < 0 || dup2(null_fd, STDIN_FILENO) < 0 || dup2(null_fd, STDOUT_FILENO) < 0) return 2;
+  /* Whoever has started a program for the background reads what it says until nobody has that descriptor any more. */
+  if (strcmp(argv[3], "quiet") == 0 && dup2(null_fd, STDERR_FILENO) < 0) return 2;
   for (int fd = STACK_FD; fd <= FOLDER_FD; fd++) fcntl(fd, F_SETFD, FD_CLOEXEC);
   setsid();
   signal(SIGPIPE, SIG_IGN);
