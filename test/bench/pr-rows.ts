@@ -1,6 +1,6 @@
 /** The table's rows for the reservation helpers: requests about a device that refuses them, so that the helper is what is measured. */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buildTool } from '../support/native-tools.ts';
@@ -71,8 +71,36 @@ async function start(name: ProgramName, socket: string): Promise<HelperProcess> 
 
 async function measure(helper: HelperProcess, connections: number, seconds: number): Promise<Sample> {
   const args = [helper.socket, '/dev/null', String(connections), String(seconds)];
+  const before = readUse(helper.pid);
   const { stdout } = await runProcess(buildTool('pr-load'), args, { timeoutMs: (seconds + 30) * 1000 });
-  const { perSecond, p99Us } = JSON.parse(stdout) as { perSecond: number; p99Us: number };
-  const rssKib = Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${helper.pid}/status`, 'latin1'))?.[1]);
-  return { value: perSecond, second: p99Us, rssMib: rssKib / 1024 };
+  const after = readUse(helper.pid);
+  const { requests, perSecond, p50Us, p99Us } = JSON.parse(stdout) as Record<string, number>;
+  const each = (use: keyof Use): number => (after[use] - before[use]) / requests!;
+  const others = { 'p50 µs': p50Us!, 'CPU µs': each('cpuUs'), switches: each('switches') };
+  return { value: perSecond!, second: p99Us!, others, rssMib: after.rssKib / 1024 };
+}
+
+/** What a process has used since its start. */
+interface Use {
+  /** User and system time of all threads, and what they say that they gave up the processor or lost it. */
+  readonly cpuUs: number;
+  readonly switches: number;
+  readonly rssKib: number;
+}
+
+const CLOCK_TICK_US = 10_000;
+
+function readUse(pid: number): Use {
+  const status = (path: string): string => readFileSync(`/proc/${pid}/${path}`, 'latin1');
+  // Behind the name, which may hold anything, the state is the first field and the times are the twelfth and the one behind.
+  const fields = status('stat')
+    .replace(/^.*\) /s, '')
+    .split(' ');
+  const cpuUs = (Number(fields[11]) + Number(fields[12])) * CLOCK_TICK_US;
+  let switches = 0;
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    const counts = status(`task/${thread}/status`).matchAll(/^(?:non)?voluntary_ctxt_switches:\s+(\d+)/gm);
+    for (const [, count] of counts) switches += Number(count);
+  }
+  return { cpuUs, switches, rssKib: Number(/^VmRSS:\s+(\d+)/m.exec(status('status'))?.[1]) };
 }

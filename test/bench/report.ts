@@ -12,6 +12,8 @@ export interface RowResult {
   samples: Record<string, Sample[]>;
 }
 
+type NumberField = Exclude<keyof Sample, 'others'>;
+
 const COLUMNS = [
   'row',
   'stack',
@@ -29,14 +31,22 @@ const COLUMNS = [
 const OURS = 'ours';
 const DEBIAN = 'debian';
 
-function summaryOf(result: RowResult, stack: string, field: keyof Sample): Summary | undefined {
+function summaryOf(result: RowResult, stack: string, field: NumberField): Summary | undefined {
   return summarize((result.samples[stack] ?? []).map((sample) => sample[field]));
+}
+
+/** Titles and medians of what is worth a note. */
+function listOthers(samples: readonly Sample[]): string[] {
+  return Object.keys(samples[0]?.others ?? {}).map((title) => {
+    const summary = summarize(samples.map((sample) => sample.others?.[title]));
+    return `${title} ${summary === undefined ? '–' : formatNumber(summary.median)}`;
+  });
 }
 
 /** The best median of all peers, and whose it is. */
 export function findBestPeer(
   result: RowResult,
-  field: keyof Sample,
+  field: NumberField,
   lowerIsBetter: boolean,
 ): { stack: string; median: number } | undefined {
   let best: { stack: string; median: number } | undefined;
@@ -57,8 +67,9 @@ function cells(result: RowResult, stack: string): string[] {
   if (second !== undefined && result.secondTitle !== undefined) {
     notes.push(`${result.secondTitle} ${formatNumber(second.median)}`);
   }
+  notes.push(...listOthers(samples));
   if (rss !== undefined) notes.push(`RSS ${formatNumber(rss.median)} MiB`);
-  const list = (field: keyof Sample): string =>
+  const list = (field: NumberField): string =>
     samples.some((sample) => sample[field] !== undefined)
       ? samples.map((sample) => sample[field] ?? '–').join(' ')
       : '';

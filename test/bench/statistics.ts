@@ -14,6 +14,8 @@ export interface Sample {
   second?: number;
   /** Resident set of the stack's process after the run, MiB. */
   rssMib?: number;
+  /** What else is worth a note, by its title. */
+  others?: Readonly<Record<string, number>>;
 }
 
 /** A middle and the range around it. */

@@ -197,39 +197,47 @@ function judge({ script, received }: Run): void {
   if (at !== bytes.length) throw new Error(`${bytes.length - at} bytes more than the answers`);
 }
 
-it(`keeps to the protocol with ${INPUTS} drawn requests`, async () => {
-  const { server, attach } = startServer({ multipath: route });
-  const before = readdirSync('/proc/self/fd').length;
-  let inputs = 0;
-  while (inputs < INPUTS) {
-    const runs: Run[] = Array.from({ length: AT_A_TIME }, () => {
-      const script = drawScript();
-      inputs += script.requests;
-      return { fd: attach(), script, sent: 0, taken: 0, received: [], over: false, shut: false };
-    });
-    for (let turn = 0; runs.some(({ over }) => !over); turn++) {
-      if (turn > 100_000) throw new Error(`seed ${SEED}, input ${inputs}: a connection neither answers nor ends`);
+it.each([
+  ['a device that may say anything', route],
+  // It is granted: the threads ask nobody.
+  ['the kernel', undefined],
+] as const)(
+  `keeps to the protocol with ${INPUTS} drawn requests to %s`,
+  async (_name, multipath) => {
+    const { server, attach } = startServer(multipath === undefined ? {} : { multipath });
+    const before = readdirSync('/proc/self/fd').length;
+    let inputs = 0;
+    while (inputs < INPUTS) {
+      const runs: Run[] = Array.from({ length: AT_A_TIME }, () => {
+        const script = drawScript();
+        inputs += script.requests;
+        return { fd: attach(), script, sent: 0, taken: 0, received: [], over: false, shut: false };
+      });
+      for (let turn = 0; runs.some(({ over }) => !over); turn++) {
+        if (turn > 100_000) throw new Error(`seed ${SEED}, input ${inputs}: a connection neither answers nor ends`);
+        for (const run of runs) {
+          if (run.over) continue;
+          sendOn(run);
+          receiveOn(run);
+        }
+        await new Promise((resolve) => setImmediate(resolve));
+        for (const answer of late.splice(0)) answer();
+      }
       for (const run of runs) {
-        if (run.over) continue;
-        sendOn(run);
-        receiveOn(run);
+        native.close(run.fd);
+        try {
+          judge(run);
+        } catch (error) {
+          throw new Error(`seed ${SEED}, input ${inputs}: ${(error as Error).message}`);
+        }
       }
+    }
+    for (let turn = 0; server.status().connections > 0 && turn < 1000; turn++) {
       await new Promise((resolve) => setImmediate(resolve));
-      for (const answer of late.splice(0)) answer();
     }
-    for (const run of runs) {
-      native.close(run.fd);
-      try {
-        judge(run);
-      } catch (error) {
-        throw new Error(`seed ${SEED}, input ${inputs}: ${(error as Error).message}`);
-      }
-    }
-  }
-  for (let turn = 0; server.status().connections > 0 && turn < 1000; turn++) {
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-  expect(server.status()).toMatchObject({ connections: 0, inFlight: 0 });
-  expect(readdirSync('/proc/self/fd').length).toBe(before);
-  await server.stop();
-}, 1_200_000);
+    expect(server.status()).toMatchObject({ connections: 0, inFlight: 0 });
+    expect(readdirSync('/proc/self/fd').length).toBe(before);
+    await server.stop();
+  },
+  1_200_000,
+);

@@ -29,7 +29,7 @@ function findRoot(from: string): string {
  * @throws when there is no C compiler or the source does not compile; the compiler's words are in the message
  */
 export function buildTool(
-  name: 'pump' | 'peer' | 'fake-qemu' | 'pr-load' | 'kill-at' | 'fd-load',
+  name: 'pump' | 'peer' | 'fake-qemu' | 'pr-load' | 'fake-sg' | 'kill-at' | 'fd-load',
   flags: readonly string[] = [],
 ): string {
   const folder = join(PROJECT_ROOT, 'test/support', name);

@@ -4,7 +4,7 @@
  *
  *   pr-load SOCKET DEVICE CONNECTIONS SECONDS
  *
- * Prints {"perSecond":N,"p50Us":N,"p99Us":N}. Ends with status 1 when an answer is not "check condition" without payload.
+ * Prints {"requests":N,"perSecond":N,"p50Us":N,"p99Us":N}. Ends with status 1 when an answer is not "check condition" without payload.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -118,7 +118,7 @@ int main(int argc, char **argv) {
     if (p50 < 0 && below * 2 >= requests) p50 = us;
     if (p99 < 0 && below * 100 >= requests * 99) p99 = us;
   }
-  printf("{\"perSecond\":%.1f,\"p50Us\":%d,\"p99Us\":%d}\n", (double)requests / elapsed, p50, p99);
+  printf("{\"requests\":%llu,\"perSecond\":%.1f,\"p50Us\":%d,\"p99Us\":%d}\n", (unsigned long long)requests, (double)requests / elapsed, p50, p99);
   free(clients);
   return 0;
 }

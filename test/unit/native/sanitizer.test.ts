@@ -61,17 +61,21 @@ async function runTests(library: string): Promise<void> {
   const vitest = join(PROJECT_ROOT, 'node_modules/vitest/vitest.mjs');
   // One process for all files: each start of Node with the sanitizers costs a second.
   const options = ['run', '--project=unit', '--exclude=**/sanitizer.test.ts', '--no-isolate', '--maxWorkers=1'];
-  const result = await runProcess(process.execPath, [vitest, ...options, 'test/unit/native', 'test/unit/sys'], {
-    cwd: PROJECT_ROOT,
-    env: {
-      LD_PRELOAD: library,
-      // Node itself keeps memory until its end, so leaks cannot be told apart.
-      ASAN_OPTIONS: 'detect_leaks=0',
-      UBSAN_OPTIONS: 'print_stacktrace=1',
-      PASSEL_NATIVE: addon,
+  const result = await runProcess(
+    process.execPath,
+    [vitest, ...options, 'test/unit/native', 'test/unit/sys', 'test/unit/scsi'],
+    {
+      cwd: PROJECT_ROOT,
+      env: {
+        LD_PRELOAD: library,
+        // Node itself keeps memory until its end, so leaks cannot be told apart.
+        ASAN_OPTIONS: 'detect_leaks=0',
+        UBSAN_OPTIONS: 'print_stacktrace=1',
+        PASSEL_NATIVE: addon,
+      },
+      timeoutMs: 120_000,
     },
-    timeoutMs: 120_000,
-  });
+  );
   expect(result.stdout).toContain('passed');
   expect(result.stdout + result.stderr).not.toMatch(/AddressSanitizer|runtime error/);
 }
