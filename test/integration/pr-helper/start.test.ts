@@ -19,9 +19,9 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { connectPrManager } from '../../../src/scsi/client.ts';
 import { loadNative } from '../../../src/sys/native.ts';
 import { listenUnix } from '../../../src/sys/unix-socket.ts';
-import { PROJECT_ROOT } from '../../support/native-tools.ts';
+import { buildTool, PROJECT_ROOT } from '../../support/native-tools.ts';
 import { needCommand, needRoot, requireOrSkip } from '../../support/netns/capabilities.ts';
-import { waitForExit, waitUntil } from '../../support/netns/process.ts';
+import { runProcess, waitForExit, waitUntil } from '../../support/netns/process.ts';
 import { needRawIo, RAWIO } from './need-raw-io.ts';
 
 const HELPER = join(PROJECT_ROOT, 'dist/helpers/passel-pr-helper');
@@ -284,5 +284,18 @@ except OSError: sys.exit(7)`;
       action: 'READ KEYS',
       status: 'CHECK CONDITION',
     });
+  });
+
+  it('has every request in the access log, also when they come faster than it is written', async () => {
+    const log = join(folder, 'access.json');
+    await start(['--access-log', log]);
+    const { stdout } = await runProcess(buildTool('pr-load'), [socket, '/dev/null', '8', '0.5']);
+    const { requests } = JSON.parse(stdout) as { requests: number };
+    const lines = (): string[] => readFileSync(log, 'utf8').trimEnd().split('\n');
+    // The first one asked whether it serves.
+    await waitUntil('all to be written', () => lines().length >= requests + 1, 30_000);
+    const entries = lines().map((line) => JSON.parse(line) as { device: string; note: string });
+    expect(entries.length).toBe(requests + 1);
+    expect(entries.every(({ device, note }) => device === '1:3' && note === 'errno 25')).toBe(true);
   });
 });

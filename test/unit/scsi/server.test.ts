@@ -374,6 +374,21 @@ describe('rules and records', () => {
     });
   });
 
+  it('are told without being asked for, at once and after a pause', async () => {
+    const rig = start();
+    const client = await rig.connect();
+    await withFile('/dev/null', 'r+', async (fd) => {
+      for (let told = 0; told < 3; told++) {
+        for (let i = 0; i < 5; i++) await client.reserveIn(fd, i);
+        await until(() => rig.accesses.length === (told + 1) * 5);
+        // Longer than they are collected for.
+        await new Promise((resolve) => setTimeout(resolve, 30));
+      }
+    });
+    client.close();
+    expect(rig.accesses.map(({ action }) => action).slice(0, 5)).toEqual(rig.accesses.slice(10).map((e) => e.action));
+  });
+
   it('shows what a device has until it is answered', async () => {
     const { route, release, waiting } = holdingRoute();
     const rig = start({ multipath: route });
