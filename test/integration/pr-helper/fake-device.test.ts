@@ -223,6 +223,15 @@ describeSuite('a helper of devices that do what they are told', () => {
       await untilEntered(1);
       const ended = waitForExit(helper.child);
       helper.child.kill('SIGTERM');
+      const refuses = async (): Promise<boolean> => {
+        try {
+          (await connectPrManager(loadNative(), helper.socket)).close();
+          return false;
+        } catch {
+          return true;
+        }
+      };
+      await waitUntil('it to have heard', refuses, PATIENCE_MS);
       await expect(idle.command(openDevice('/dev/null'), cdbOf({ waits: true }))).rejects.toThrow();
       expect(helper.child.exitCode).toBeNull();
       letGo(1);

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { findMultipath } from '../../../../src/scsi/multipath/topology.ts';
+import { findMultipath, isNeverMultipath } from '../../../../src/scsi/multipath/topology.ts';
 
 let sysfs: string;
 
@@ -59,5 +59,19 @@ describe('a device', () => {
   it('without paths has none left, and is multipath still', () => {
     addDevice('dm-0', '253:0', 'mpath-1');
     expect(findMultipath(253, 0, sysfs)).toEqual({ uuid: 'mpath-1', paths: [] });
+  });
+});
+
+describe('a number', () => {
+  const file = (kind: 'block' | 'character' | 'other', major: number) => ({ kind, major, minor: 0, isWritable: true });
+  it.each([8, 65, 71, 128, 135])('that is a SCSI disk for ever: block device %i', (major) => {
+    expect(isNeverMultipath(file('block', major))).toBe(true);
+  });
+  it.each([7, 9, 64, 72, 127, 136, 252, 253, 254, 259])('that may be of device-mapper: block device %i', (major) => {
+    expect(isNeverMultipath(file('block', major))).toBe(false);
+  });
+  it('of a character device is none of device-mapper', () => {
+    expect(isNeverMultipath(file('character', 253))).toBe(true);
+    expect(isNeverMultipath(file('other', 8))).toBe(false);
   });
 });
