@@ -263,7 +263,8 @@ describeSuite('a guest over each form of a link', () => {
       table.push(row);
       await cut(id);
       await stopStack();
-    });
+      // An emulated machine on a busy one.
+    }, 240_000);
   }
 
   it('keeps a connection over the loss of the link between it and QEMU', async () => {
