@@ -27,6 +27,16 @@ describe('the report of a benchmark', () => {
     expect(formatText([result])).toMatch(/×1\.50 qemu +×2\.00/);
   });
 
+  it('compares the second value, such as the 99th percentile, with the least of all others', () => {
+    const result = row({
+      ours: [{ value: 1, second: 100 }],
+      debian: [{ value: 1, second: 150 }],
+      qemu: [{ value: 1, second: 200 }],
+    });
+    result.secondTitle = 'p99 µs';
+    expect(formatText([result])).toContain('p99 µs 100 (×1.50 debian)');
+  });
+
   it('compares with nobody when no peer has a result', () => {
     expect(formatText([row({ ours: [{ value: 50 }], debian: [] })])).not.toContain('×');
     expect(formatText([row({ ours: [], debian: [{ value: 50 }] })])).not.toMatch(/× |debian.*debian/);

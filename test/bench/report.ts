@@ -65,7 +65,13 @@ function cells(result: RowResult, stack: string): string[] {
   const rss = summaryOf(result, stack, 'rssMib');
   const notes: string[] = [];
   if (second !== undefined && result.secondTitle !== undefined) {
-    notes.push(`${result.secondTitle} ${formatNumber(second.median)}`);
+    const best = stack.startsWith(OURS) ? findBestPeer(result, 'second', true) : undefined;
+    // Second values are times, of which less is better.
+    const ratio =
+      best === undefined || !(second.median > 0)
+        ? ''
+        : ` (×${formatNumber(best.median / second.median)} ${best.stack})`;
+    notes.push(`${result.secondTitle} ${formatNumber(second.median)}${ratio}`);
   }
   notes.push(...listOthers(samples));
   if (rss !== undefined) notes.push(`RSS ${formatNumber(rss.median)} MiB`);
