@@ -77,6 +77,99 @@ describe.each([
   });
 });
 
+describe('what the manager does not take', () => {
+  it('is not kept, and others are served', async () => {
+    manager = new StandInManager(join(folder, 'notify'));
+    const service = await start();
+    const client = connect();
+    manager.pause();
+    let failure: { code: string; errno: string } | undefined;
+    let kept = 0;
+    // Its queue is what the kernel allows (net.unix.max_dgram_qlen).
+    for (; failure === undefined && kept < 600; kept++) {
+      await client.ask('put', { name: `n${kept}` }, [file('x')]).catch((error) => {
+        failure = error;
+      });
+    }
+    expect(failure).toMatchObject({ code: 'system', errno: 'EAGAIN' });
+    kept--;
+    expect((await client.ask('list', {})).result['total']).toBe(kept);
+    // It waits no second time; and what ends meanwhile is told when there is room.
+    await expect(client.ask('put', { name: 'again' }, [file('x')])).rejects.toMatchObject({ code: 'system' });
+    for (let i = 0; i < kept; i++) await client.ask('drop', { name: `n${i}` });
+    manager.read();
+    await waitUntil('the manager to let all go', () => manager.keptKeys().length === 0, 10_000);
+    await client.ask('put', { name: 'again' }, [file('x')]);
+    await waitUntil('the manager to have it', () => manager.keptKeys().length === 1, 10_000);
+    await kill(service, 'SIGKILL');
+  });
+  it('is refused by quota when the manager is full, so that it drops nothing by itself', async () => {
+    manager = new StandInManager(join(folder, 'notify'), 6);
+    await start();
+    const client = connect();
+    await client.ask('put', { name: 'a' }, [file('1'), file('2')]);
+    await client.ask('put', { name: 'b' }, [file('3'), file('4')]);
+    await expect(client.ask('put', { name: 'c' }, [file('5')])).rejects.toMatchObject({ code: 'quota' });
+    // The old one is there until the new one is.
+    await expect(client.ask('put', { name: 'b', replace: true }, [file('6')])).rejects.toMatchObject({ code: 'quota' });
+    await client.ask('drop', { name: 'a' });
+    await waitUntil('them to be closed', async () =>
+      client.ask('put', { name: 'c', replace: true }, [file('7')]).then(
+        () => true,
+        () => false,
+      ),
+    );
+    expect(manager.stored.length).toBeLessThanOrEqual(6);
+  });
+  it('is kept as long as the broker runs where there is no store', async () => {
+    manager = new StandInManager(join(folder, 'notify'));
+    const service = await start({ announcedMax: 0 });
+    await connect().ask('put', { name: 'a' }, [file('1')]);
+    await kill(service, 'SIGKILL');
+    manager.drain();
+    expect(manager.stored).toEqual([]);
+    await start({ announcedMax: 0 });
+    expect((await connect().ask('list', {})).result['total']).toBe(0);
+  });
+  it('is told as lost when it does not come back', async () => {
+    manager = new StandInManager(join(folder, 'notify'));
+    const first = await start();
+    const client = connect();
+    await client.ask('put', { name: 'half' }, [file('1'), file('2')]);
+    await client.ask('put', { name: 'whole' }, [file('3')]);
+    await kill(first, 'SIGKILL');
+    manager.drain();
+    const index = manager.stored.findIndex(({ name }) => name === 'passel-kept-2');
+    native.close(manager.stored.splice(index, 1)[0]!.fd);
+    const second = await start();
+    expect(second.log()).toContain("'half' of user");
+    expect(second.log()).toContain('is lost');
+    expect((await connect().ask('list', {})).result['names']).toMatchObject([{ name: 'whole' }]);
+    // Nor is the other half kept for nobody.
+    await waitUntil('the manager to let it go', () => manager.keptKeys().length === 1);
+  });
+});
+
+it('the journal is written anew when it has grown, and the old one goes', async () => {
+  manager = new StandInManager(join(folder, 'notify'));
+  const first = await start({}, '--quiet');
+  const client = connect();
+  await client.ask('put', { name: 'stays' }, [file('stays')]);
+  const journals = (): string[] =>
+    manager.stored.map(({ name }) => name).filter((name) => name.startsWith('passel-state-'));
+  expect(journals()).toEqual(['passel-state-1']);
+  const fd = file('x');
+  for (let i = 0; i < 20_000 && !manager.told.includes('FDNAME=passel-state-2'); i++) {
+    await client.ask('put', { name: 'x'.repeat(120), replace: true }, [fd]);
+  }
+  await waitUntil('the new journal', () => journals().join() === 'passel-state-2', 10_000);
+  await kill(first, 'SIGKILL');
+  await start();
+  const { result } = await connect().ask('list', {});
+  expect(result['names']).toMatchObject([{ name: 'stays' }, { name: 'x'.repeat(120) }]);
+  await waitUntil('one journal', () => journals().join() === 'passel-state-3', 10_000);
+});
+
 describe.each(['SIGKILL', 'SIGTERM'] as const)('after %s', (signal) => {
   beforeEach(() => {
     manager = new StandInManager(join(folder, 'notify'));

@@ -105,18 +105,10 @@ os.kill(os.getpid(), signal.SIGKILL)`;
     writeFileSync(policy, '{"version":1,"rules":[{"users":"all","verbs":"all","quota":{"names":20,"fds":20}}]}', {
       mode: 0o600,
     });
-    const { child } = await serve(
-      '--policy',
-      policy,
-      '--quiet',
-      '--log-file',
-      join(folder, 'log'),
-      '--log-size',
-      '100000',
-    ).catch(() => ({
-      child: running.at(-1)!,
-    }));
-    await waitUntil('the socket', () => existsSync(socket));
+    const args = ['serve', '--socket', socket, '--policy', policy, '--quiet', '--log-file', join(folder, 'log')];
+    const child = spawn(process.execPath, [BROKER, ...args, '--log-size', '100000'], { stdio: 'ignore' });
+    running.push(child);
+    await waitUntil('the socket', () => existsSync(socket), 20_000);
     const client = connectBroker(native, socket);
     await client.ask('list', {});
     const before = countFds(child);
