@@ -5,7 +5,8 @@
  */
 export { PasselError } from './base/errors.ts';
 export { type Logger, silentLogger } from './base/logger.ts';
-export { type BrokerReply, connectBroker, type FdBroker } from './broker/client.ts';
+export { type BrokerReply, connectBroker, FdBroker } from './broker/client.ts';
+export { FdConnection, type FdMessageExpectation, type ReceivedFds } from './broker/fd-connection.ts';
 export { HmpClient, HmpError } from './broker/hmp-client.ts';
 export { BROKER_ERROR_CODES, BrokerError, type BrokerErrorCode } from './broker/protocol.ts';
 export {

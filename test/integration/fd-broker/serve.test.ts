@@ -195,6 +195,22 @@ withUsers('passel-fd-broker for several users', () => {
     expect(stdout.trim()).toBe("b'the disk' {'name': 'disk'}");
   });
 
+  it('the program of the manual page does what it says', async () => {
+    const page = readFileSync(join(PROJECT_ROOT, 'man/passel-fd-broker.8'), 'utf8');
+    const [, code] = /\.SH EXAMPLES\n[\s\S]*?\.nf\n([\s\S]*?)\.fi/.exec(page) ?? [];
+    writeFileSync(join(folder, 'disk'), 'the disk');
+    const script = code!
+      .replaceAll('\\-', '-')
+      .replace('/run/user/1000/passel/fd-broker.sock', socket)
+      .replace('/srv/images/disk', join(folder, 'disk'));
+    expect(script).toContain(socket);
+    await serve();
+    const { stdout } = await runProcess(process.execPath, ['--input-type=module', '--eval', script], {
+      cwd: PROJECT_ROOT,
+    });
+    expect(stdout).toBe('disk the disk\n');
+  });
+
   it('two users have names of their own, and neither can drop what the other shares', async () => {
     const policy = join(folder, 'policy');
     writeFileSync(policy, '{"version":1,"rules":[{"users":[1000,1001],"verbs":"all"}]}', { mode: 0o600 });
