@@ -228,6 +228,22 @@ print(out.stdout == "%d %d\\n" % (tcp.getsockname()[1], udp.getsockname()[1]), o
     client.close();
   }, 60_000);
 
+  it('does what the examples of the manual page say', () => {
+    const page = readFileSync(join(PROJECT_ROOT, 'man/passel-fd-broker.8'), 'utf8');
+    const section = page.slice(page.indexOf('.SH EXAMPLES'), page.indexOf('.SH EXIT STATUS'));
+    const lines = [...section.matchAll(/^\.nf\n(.*)\n\.fi$/gm)].map((match) =>
+      match[1]!
+        .replaceAll('\\-', '-')
+        .replace('/tmp/example', `${folder}/example`)
+        .replace('passel-fd-broker', PROGRAM),
+    );
+    expect(lines).toHaveLength(2);
+    const [first, second] = lines.map((line) => spawnSync('sh', ['-c', line], { encoding: 'utf8', timeout: 60_000 }));
+    expect(first).toMatchObject({ status: 0, stderr: '' });
+    expect(readFileSync(join(folder, 'example.log'), 'utf8')).toBe('started\n');
+    expect(second).toMatchObject({ status: 0, stdout: '1\n', stderr: '' });
+  }, 60_000);
+
   it('warns of a name that nothing refers to, and does not open it', () => {
     const { status, stdout, stderr } = run(['--fd', `a=unix-listen:${folder}/socket`, '--', 'echo', 'x']);
     expect({ status, stdout }).toEqual({ status: 0, stdout: 'x\n' });
