@@ -56,6 +56,7 @@ import {
   VNET_UDP,
 } from '../wire/vnet.ts';
 import type { StackContext } from './context.ts';
+import { DNS_PORT } from './dns.ts';
 import { createPacketMeta, type PacketMeta } from './packet-meta.ts';
 
 const DHCP_SERVER_PORT = 67;
@@ -77,6 +78,8 @@ export interface InputModules {
   readonly tcp: { input(meta: PacketMeta): void };
   readonly udp: { input(meta: PacketMeta): void };
   readonly tftp?: { input(meta: PacketMeta): boolean } | undefined;
+  /** Undefined: no names are the network's own. */
+  readonly dns?: { input(meta: PacketMeta): boolean } | undefined;
   /** Takes a fragment. @returns the arena offset of the whole packet's IP header when this was the last piece, else negative */
   readonly reassembly: {
     input4(l3Offset: number, nowMs: number): number;
@@ -254,6 +257,7 @@ export class Input {
       return;
     }
     if (port === TFTP_PORT && modules.tftp?.input(meta) === true) return;
+    if (port === DNS_PORT && modules.dns?.input(meta) === true) return;
     if (config.udp) modules.udp.input(meta);
   }
 

@@ -14,6 +14,7 @@ import type { FlowModule, StackContext } from './context.ts';
 import { Counters } from './counters.ts';
 import { DhcpModule } from './dhcp.ts';
 import { Dhcpv6Module } from './dhcpv6.ts';
+import { DnsModule, type NameAnswerer } from './dns.ts';
 import { createFlowDescription, type FlowDescription } from './flow/description.ts';
 import { DEFAULT_FLOW_CAPACITY, FLOW_PING, FLOW_TCP, FLOW_TFTP, FLOW_UDP, FlowTable } from './flow/table.ts';
 import { TimerWheel } from './flow/timer-wheel.ts';
@@ -69,6 +70,8 @@ export interface StackOptions {
   readonly bypass?: LoopbackBypass | undefined;
   /** What is behind addresses of the guest's network other than hosts, and its TFTP server. */
   readonly services?: GuestServices | undefined;
+  /** Answers queries about the network's own names; undefined: it has none. */
+  readonly answerName?: NameAnswerer | undefined;
 }
 
 export class NetworkStack {
@@ -149,6 +152,7 @@ export class NetworkStack {
       tcp: this.tcp,
       udp: this.udp,
       tftp: this.tftp,
+      dns: options.answerName === undefined ? undefined : new DnsModule(this.ctx, options.answerName),
       reassembly: this.reassembly,
     });
   }

@@ -1,7 +1,7 @@
 import { type Answer, decode, encode, type Packet, type Question, RECURSION_DESIRED } from 'dns-packet';
 import { describe, expect, it } from 'vitest';
 import { formatIp, isSameIp, parseIp } from '../../../src/base/ip-text.ts';
-import { answerNameQuery, type NameRecords } from '../../../src/stack/dns-names.ts';
+import { answerNameQuery, type NameRecords } from '../../../src/forward/dns-names.ts';
 
 const NAMES: Record<string, string[]> = { web: ['10.0.2.15', 'fec0::15'], db: ['10.0.2.16'] };
 const records: NameRecords = {
