@@ -258,6 +258,11 @@ export class NetworkStack {
     return description;
   }
 
+  /** What the guest is told. */
+  get config(): StackConfig {
+    return this.ctx.config;
+  }
+
   /** What the stack has learned about its guest. */
   get guest(): GuestState {
     return this.ctx.guest;

@@ -14,11 +14,15 @@ const ROUTER_LINK_LOCAL = Uint32Array.of(0xfe800000, 0, 0, 2);
 /** The last label of the address that DHCPv6 leases: as that of IPv4 ends. */
 const LEASE_LABEL = 0x15;
 
-/** `network` with the addresses, names and forwards of `userNet` in place of the host's. */
+/**
+ * `network` with the addresses, names and forwards of `userNet` in place of the host's.
+ * @param number - the guest's, from 0: its address of IPv6 is so many further on
+ */
 export function applyUserNet(
   network: NetworkConfig,
   userNet: UserNet,
   resolvers: readonly Uint32Array[],
+  number = 0,
 ): NetworkConfig {
   const { stack, addressMap } = network;
   // The first resolver of the host's, whatever its family: the map rewrites an address as a whole.
@@ -30,7 +34,7 @@ export function applyUserNet(
     stack: {
       ...stack,
       ipv4: ipv4 && stackV4(ipv4, stack),
-      ipv6: ipv6 && stackV6(ipv6, stack),
+      ipv6: ipv6 && stackV6(ipv6, LEASE_LABEL + number, stack),
       searchDomains: userNet.searchDomains,
       hostname: userNet.hostname,
       domainName: userNet.domainName,
@@ -39,7 +43,7 @@ export function applyUserNet(
     addressMap: {
       ...addressMap,
       ipv4: ipv4 && mapV4(ipv4, addressMap.ipv4?.dnsHost ?? resolver),
-      ipv6: ipv6 && mapV6(ipv6, addressMap.ipv6?.dnsHost ?? resolver),
+      ipv6: ipv6 && mapV6(ipv6, LEASE_LABEL + number, addressMap.ipv6?.dnsHost ?? resolver),
       isRestricted: userNet.isRestricted,
     },
     forwards: [...userNet.hostForwards.map(forwardRule), ...network.forwards],
@@ -59,9 +63,9 @@ function stackV4({ dhcpStart, prefixLength, host, dns }: UserNetV4, stack: Stack
   };
 }
 
-function stackV6({ network, prefixLength, host, dns }: UserNetV6, stack: StackConfig): Ipv6Config {
+function stackV6({ network, prefixLength, host, dns }: UserNetV6, label: number, stack: StackConfig): Ipv6Config {
   return {
-    guestAddress: withLabel(network, LEASE_LABEL),
+    guestAddress: withLabel(network, label),
     prefixLength,
     gateway: host,
     ourLinkLocal: ROUTER_LINK_LOCAL,
@@ -85,9 +89,9 @@ function mapV4(net: UserNetV4, dnsHost: Uint32Array | undefined): FamilyAddresse
   };
 }
 
-function mapV6(net: UserNetV6, dnsHost: Uint32Array | undefined): FamilyAddresses {
+function mapV6(net: UserNetV6, label: number, dnsHost: Uint32Array | undefined): FamilyAddresses {
   return {
-    guest: withLabel(net.network, LEASE_LABEL),
+    guest: withLabel(net.network, label),
     router: net.host,
     loopbackAlias: net.host,
     guestAlias: undefined,

@@ -1,0 +1,67 @@
+import { describe, expect, it } from 'vitest';
+import { formatIp, formatIpv4, parseIpv4 } from '../../../../src/base/ip-text.ts';
+import type { NetworkConfig } from '../../../../src/cli/network-config.ts';
+import { placeGuests, type StaticLease } from '../../../../src/cli/user-net/several-guests.ts';
+import { readUserNet } from '../../../../src/qemu/user-net/user-net.ts';
+import { makeStackConfig } from '../../../support/stack-config.ts';
+
+const base = {
+  stack: makeStackConfig({ ipv4: undefined, ipv6: undefined }),
+  addressMap: { ipv4: undefined, ipv6: undefined, linkLocalScopeId: 0 },
+  forwards: [],
+} as unknown as NetworkConfig;
+
+function place(net: string, names: string[], leases: Record<string, string> = {}): NetworkConfig[] {
+  const given: StaticLease[] = Object.entries(leases).map(([name, address]) => ({
+    typed: '--lease',
+    name,
+    address: parseIpv4(address)!,
+  }));
+  return placeGuests(base, readUserNet(net), [], names, given);
+}
+
+const addresses = (...args: Parameters<typeof place>): string[] =>
+  place(...args).map(({ stack }) => formatIpv4(stack.ipv4!.guestAddress));
+
+describe('guests of one network', () => {
+  it('have addresses one after the other, and their names', () => {
+    const guests = place('', ['web', 'db', 'mail']);
+    expect(guests.map(({ stack }) => stack.hostname)).toEqual(['web', 'db', 'mail']);
+    expect(guests.map(({ stack }) => formatIpv4(stack.ipv4!.guestAddress))).toEqual([
+      '10.0.2.15',
+      '10.0.2.16',
+      '10.0.2.17',
+    ]);
+    expect(guests.map(({ stack }) => formatIp(stack.ipv6!.guestAddress))).toEqual(['fec0::15', 'fec0::16', 'fec0::17']);
+    expect(guests.map(({ addressMap }) => formatIp(addressMap.ipv4!.guest))[2]).toBe('10.0.2.17');
+  });
+  it('answer for themselves: ours are the host and the name server alone', () => {
+    for (const { stack } of place('', ['web', 'db'])) {
+      expect(stack.ownAddresses!.map(formatIp)).toEqual(['10.0.2.2', '10.0.2.3', 'fec0::2', 'fec0::3']);
+    }
+    expect(place('ipv6=off', ['a', 'b'])[0]!.stack.ownAddresses!.map(formatIp)).toEqual(['10.0.2.2', '10.0.2.3']);
+  });
+  it('step over what others have', () => {
+    expect(addresses('dhcpstart=10.0.2.1', ['a', 'b'])).toEqual(['10.0.2.1', '10.0.2.4']);
+    expect(addresses('', ['a', 'b', 'c'], { c: '10.0.2.15', a: '10.0.2.200' })).toEqual([
+      '10.0.2.200',
+      '10.0.2.16',
+      '10.0.2.15',
+    ]);
+  });
+  it.each([
+    [{ d: '10.0.2.20' }, /expected a guest's name: a, b/],
+    [{ a: '10.0.3.20' }, /expected an address of 10\.0\.2\.0\/24/],
+    [{ a: '10.0.2.2' }, /expected an address that nobody else has/],
+    [{ a: '10.0.2.255' }, /expected an address that nobody else has/],
+    [{ a: '10.0.2.20', b: '10.0.2.20' }, /'b=10\.0\.2\.20'.*expected an address that nobody else has/],
+  ])('cannot have %j', (leases, message) => {
+    expect(() => place('', ['a', 'b'], leases as Record<string, string>)).toThrow(message);
+  });
+  it('must fit into the network', () => {
+    const net = 'net=10.9.0.0/29,dhcpstart=10.9.0.4';
+    expect(addresses(net, ['a', 'b', 'c'])).toEqual(['10.9.0.4', '10.9.0.5', '10.9.0.6']);
+    expect(() => place(net, ['a', 'b', 'c', 'd'])).toThrow(/'d'.*no address left/);
+    expect(() => place('ipv4=off', ['a', 'b'], { a: '10.0.2.20' })).toThrow(/no addresses of IPv4/);
+  });
+});
