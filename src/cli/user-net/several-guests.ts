@@ -35,6 +35,7 @@ export function placeGuests(
   if (ipv4 === undefined && leases[0] !== undefined) refuse(leases[0], 'no addresses of IPv4, which is switched off');
   const ownAddresses = [
     ...(ipv4 === undefined ? [] : [mapIpv4(ipv4.host), mapIpv4(ipv4.dns)]),
+    ...userNet.guestForwards.map(({ address }) => mapIpv4(address)),
     ...(ipv6 === undefined ? [] : [ipv6.host, ipv6.dns]),
   ];
   return names.map((name, number) => {
@@ -49,9 +50,10 @@ export function placeGuests(
 }
 
 /** Addresses of the network that cannot be a guest's, whoever asks. */
-function reservedAddresses({ ipv4 }: UserNet): Set<number> {
+function reservedAddresses({ ipv4, guestForwards }: UserNet): Set<number> {
   if (ipv4 === undefined) return new Set();
-  return new Set([ipv4.network, ipv4.host, ipv4.dns, lastAddress(ipv4)]);
+  const services = guestForwards.map(({ address }) => address);
+  return new Set([ipv4.network, ipv4.host, ipv4.dns, lastAddress(ipv4), ...services]);
 }
 
 function chooseAddresses(

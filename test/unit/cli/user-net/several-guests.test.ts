@@ -42,6 +42,9 @@ describe('guests of one network', () => {
     expect(place('ipv6=off', ['a', 'b'])[0]!.stack.ownAddresses!.map(formatIp)).toEqual(['10.0.2.2', '10.0.2.3']);
   });
   it('step over what others have', () => {
+    const services = 'guestfwd=tcp:10.0.2.16:25-tcp:127.0.0.1:25';
+    expect(addresses(services, ['a', 'b'])).toEqual(['10.0.2.15', '10.0.2.17']);
+    expect(place(services, ['a', 'b'])[0]!.stack.ownAddresses!.map(formatIp)).toContain('10.0.2.16');
     expect(addresses('dhcpstart=10.0.2.1', ['a', 'b'])).toEqual(['10.0.2.1', '10.0.2.4']);
     expect(addresses('', ['a', 'b', 'c'], { c: '10.0.2.15', a: '10.0.2.200' })).toEqual([
       '10.0.2.200',
