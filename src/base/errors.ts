@@ -35,7 +35,7 @@ export const ERROR_TABLE = {
   PASSEL_E_NETDEV: { exitStatus: 1, form: "{option}: '{value}' cannot be used: {reason}" },
   PASSEL_E_NETDEV_SEVERAL: {
     exitStatus: 1,
-    form: '{option} is given {count} times: this version serves one link',
+    form: '{option} is given {count} times: a network has at most {most} guests',
   },
   PASSEL_E_NETDEV_ADDRESS: { exitStatus: 1, form: "{option}: cannot {step} '{value}': {reason}" },
   PASSEL_E_FD: { exitStatus: 1, form: '--fd: descriptor {value} cannot be used: {reason}' },

@@ -8,6 +8,7 @@ import { createArena } from '../base/arena.ts';
 import type { Logger } from '../base/logger.ts';
 import { type ForwardListeners, openListeners } from '../forward/listeners.ts';
 import { GuestSwitch } from '../link/switch.ts';
+import type { NameAnswerer } from '../stack/dns.ts';
 import { ENDPOINT_BYTES, KIND_TCP_LISTENER, KIND_UDP_LISTENER } from '../stack/ports.ts';
 import { createHostSockets } from '../sys/host-sockets.ts';
 import { loadNative } from '../sys/native.ts';
@@ -18,15 +19,16 @@ import type { ControlServer } from './control/server.ts';
 import type { SpliceViewOptions } from './control/view-splices.ts';
 import { createEventStatistics } from './event-statistics.ts';
 import { createForwardRouter } from './forward-router.ts';
+import { createGuestNames, type NamedGuest } from './guest-names.ts';
 import { createGuestSide, createGuestWays, type GuestPlan, type GuestSide } from './guest-side.ts';
 import type { NamespaceSplice, NamespaceSpliceConfig } from './namespace-splice.ts';
 import { createNetdevTransport } from './netdev-transport.ts';
-import type { NetworkConfig } from './network-config.ts';
+import type { NamesConfig, NetworkConfig } from './network-config.ts';
 import type { PasstConfig } from './passt-config.ts';
 import { unlinkIfThere } from './pid-file.ts';
 import { claimSocketPath } from './socket-path.ts';
 import { writeStderr } from './stderr.ts';
-import { createStreamTransport, type GuestTransport, listenAt, type TransportParts } from './transport.ts';
+import { createStreamTransport, listenAt } from './transport.ts';
 import type { ServicesParts } from './user-net/services.ts';
 
 /** Link buffers 1 + 4 MiB, datagram and list areas of the stack; pages never touched cost nothing. */
@@ -63,21 +65,26 @@ export async function startPasst(
   log: Logger,
   prospects: Prospects = { user: undefined, leavesFiles: false, isDaemon: false },
 ): Promise<RunningStack> {
-  const { stack, addressMap, pcapPath, services, transport, oneOff } = config;
-  const createTransport = (parts: TransportParts): GuestTransport =>
-    transport.kind === 'netdev'
-      ? createNetdevTransport(transport.netdev, oneOff, parts)
-      : createStreamTransport(transport, oneOff, parts);
-  const plan: GuestPlan = { name: 'guest', stack, addressMap, createTransport, pcapPath };
-  if (services === undefined) return startStack(config, [plan], log);
-  // Loaded only where it is wanted.
-  const { openServices } = await import('./user-net/services.ts');
+  const { services, oneOff } = config;
   const { user, leavesFiles: ownMounts, isDaemon: isQuiet } = prospects;
-  const withServices = {
-    ...plan,
-    openServices: (parts: ServicesParts) => openServices(services, { ...parts, user, ownMounts, isQuiet }),
-  };
-  return startStack(config, [withServices], log);
+  // Loaded only where it is wanted.
+  const opener = services === undefined ? undefined : await import('./user-net/services.ts');
+  const plans = config.guests.map(
+    ({ name, transport, stack, addressMap, pcapPath }): GuestPlan => ({
+      name,
+      stack,
+      addressMap,
+      pcapPath,
+      createTransport: (parts) =>
+        transport.kind === 'netdev'
+          ? createNetdevTransport(transport.netdev, oneOff, parts)
+          : createStreamTransport(transport, oneOff, parts),
+      ...(services === undefined || opener === undefined
+        ? {}
+        : { openServices: (parts: ServicesParts) => opener.openServices(services, { ...parts, user, ownMounts, isQuiet }) }),
+    }),
+  );
+  return startStack(config, plans, log);
 }
 
 /**
@@ -157,9 +164,12 @@ export async function startStack(
     const { splice, bypass } = loopback ?? {};
     const { ourMacHi, ourMacLo } = config.stack;
     const bridge = plans.length === 1 ? undefined : new GuestSwitch({ arena, ourMacHi, ourMacLo });
+    const named: NamedGuest[] = [];
+    const answerName = config.names === undefined ? undefined : await createNameAnswerer(config.names, named);
     for (const way of ways) {
-      const guest = createGuestSide(way, { native, arena, forwards, bridge, bypass });
+      const guest = createGuestSide(way, { native, arena, forwards, bridge, bypass, answerName });
       guests.push(guest);
+      named.push({ name: way.plan.name.toLowerCase(), stack: guest.stack });
       guest.install(poller.handlers);
     }
     poller.handlers[KIND_TCP_LISTENER] = (index) => guestOf(index).stack.onTcpListener(index);
@@ -197,6 +207,13 @@ export async function startStack(
   }
   const socketPaths = guests.map(({ socketPath }) => socketPath).filter((path) => path !== undefined);
   return { socketPaths, controlPath: config.controlPath, stop, ended };
+}
+
+async function createNameAnswerer({ domain, statics }: NamesConfig, guests: NamedGuest[]): Promise<NameAnswerer> {
+  // Loaded only where there are names.
+  const { answerNameQuery } = await import('../forward/dns-names.ts');
+  const records = createGuestNames(guests, domain, statics);
+  return (query) => answerNameQuery(query, records);
 }
 
 function createControlApi(

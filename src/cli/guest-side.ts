@@ -16,6 +16,7 @@ import { createPcapLink, type PcapLink } from '../link/pcap.ts';
 import type { GuestSwitch, SwitchCounters, SwitchPort } from '../link/switch.ts';
 import { createTraceLink } from '../link/trace.ts';
 import type { StackConfig } from '../stack/config.ts';
+import type { NameAnswerer } from '../stack/dns.ts';
 import {
   EVENT_IN,
   type ForwardLookup,
@@ -66,6 +67,8 @@ export interface NetworkParts {
   /** Undefined with one guest. */
   readonly bridge: GuestSwitch | undefined;
   readonly bypass: LoopbackBypass | undefined;
+  /** Undefined: no names are the network's own. */
+  readonly answerName: NameAnswerer | undefined;
 }
 
 /** By kind, as the poller has them. */
@@ -116,7 +119,8 @@ export function createGuestWays(plans: readonly GuestPlan[], parts: TransportPar
  * @param way - its transport stays the caller's to close
  * @throws PasselError when the guest's capture file or its services cannot be had; nothing is left open then
  */
-export function createGuestSide(way: GuestWay, { native, arena, forwards, bridge, bypass }: NetworkParts): GuestSide {
+export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
+  const { native, arena, forwards, bridge, bypass, answerName } = parts;
   const { plan, kindBase, sockets, log, transport } = way;
   let pcap: PcapLink | undefined;
   let port: SwitchPort | undefined;
@@ -161,6 +165,7 @@ export function createGuestSide(way: GuestWay, { native, arena, forwards, bridge
     rawEcho,
     bypass,
     services,
+    answerName,
   });
   return {
     plan,

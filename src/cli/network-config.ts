@@ -11,6 +11,7 @@ import type { GuestForward } from '../qemu/user-net/guest-forward.ts';
 import type { StackConfig } from '../stack/config.ts';
 import type { HostFacts } from '../sys/host-facts.ts';
 import { buildFamilies } from './guest-addresses.ts';
+import type { StaticName } from './guest-names.ts';
 import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import type { NETWORK_OPTIONS } from './options/network-options.ts';
 import type { LINK_OPTIONS, PROCESS_OPTIONS } from './options/process-options.ts';
@@ -40,6 +41,13 @@ export interface ServicesConfig {
   readonly guestForwards: readonly GuestForward[];
 }
 
+/** Names that the network answers for itself: its guests', and others. */
+export interface NamesConfig {
+  /** What may stand behind a guest's name; empty: nothing. */
+  readonly domain: string;
+  readonly statics: readonly StaticName[];
+}
+
 /** What every stack needs to know. */
 export interface NetworkConfig {
   readonly stack: StackConfig;
@@ -47,6 +55,8 @@ export interface NetworkConfig {
   readonly forwards: readonly PortForwardRule[];
   /** What the guest meets at addresses of its network, if there is anything: by `--user-net`. */
   readonly services?: ServicesConfig | undefined;
+  /** Left out: the resolver is asked for every name. */
+  readonly names?: NamesConfig | undefined;
   /** `--freebind`: forwards may be bound to addresses that do not exist (yet). */
   readonly freebind: boolean;
   /** Record all frames here. */
@@ -196,14 +206,16 @@ export interface PortRequest {
   readonly typed: string;
   readonly specs: readonly string[];
   readonly proto: 'tcp' | 'udp';
+  /** Names that may stand as targets. */
+  readonly guests?: readonly string[];
   /** The option that switches the protocol off, as typed; undefined: it is on. */
   readonly off: string | undefined;
 }
 
 /** @throws PasselError */
 export function buildForwards(given: NetworkGiven, request: PortRequest, ephemeral: PortRange): PortForwardRule[] {
-  const { typed, specs, proto, off } = request;
-  const rules = parsePortSpecs(typed, proto, specs, ephemeral);
+  const { typed, specs, proto, guests, off } = request;
+  const rules = parsePortSpecs(typed, proto, specs, ephemeral, guests);
   if (rules.length > 0 && off !== undefined) {
     throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: typed, other: off });
   }

@@ -7,6 +7,7 @@
  */
 import { fstatSync } from 'node:fs';
 import { PasselError, reasonOf } from '../base/errors.ts';
+import { formatIpv4 } from '../base/ip-text.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Netdev } from '../qemu/netdev.ts';
 import { inheritedFd } from '../qemu/netdev-facts.ts';
@@ -46,7 +47,7 @@ export async function runPasstCommand(argv: readonly string[]): Promise<number> 
   if (given.has('version')) return print(`${PASST_PROGRAM} ${VERSION}\n`);
   if (given.has('print-capabilities')) return print('{\n  "type": "net"\n}\n');
   checkPasstOptions(given);
-  const netdev = given.last('netdev');
+  const netdev = given.all('netdev')[0]?.parsed;
   const fd = given.last('fd') ?? (netdev === undefined ? undefined : inheritedFd(netdev));
   if (fd !== undefined) checkFd(fd);
   const confined = !given.has('no-sandbox');
@@ -147,15 +148,19 @@ function warnOfReach(netdev: Netdev, log: Logger): void {
 
 function describeStart(config: PasstConfig, socketPaths: readonly string[], logger: Logger): void {
   describeNetwork(config, logger);
-  if (config.transport.kind === 'netdev') {
-    const { netdev } = config.transport;
+  const isSeveral = config.guests.length > 1;
+  for (const { name, transport, stack } of config.guests) {
+    if (transport.kind !== 'netdev') continue;
+    const { netdev } = transport;
     warnOfReach(netdev, logger);
-    const mirror = mirrorNetdev(netdev, 'net0');
-    if (mirror === undefined) return;
-    logger.info('QEMU 7.2 or later joins with:');
-    logger.info(`  -netdev ${mirror} -device virtio-net-pci,netdev=net0`);
-    return;
+    const id = isSeveral ? name : 'net0';
+    const mirror = mirrorNetdev(netdev, id);
+    if (mirror === undefined) continue;
+    const address = stack.ipv4 === undefined ? '' : ` as ${formatIpv4(stack.ipv4.guestAddress)}`;
+    logger.info(isSeveral ? `${name}: QEMU 7.2 or later joins${address} with:` : 'QEMU 7.2 or later joins with:');
+    logger.info(`  -netdev ${mirror} -device virtio-net-pci,netdev=${id}`);
   }
+  if (config.guests.some(({ transport }) => transport.kind === 'netdev')) return;
   for (const socketPath of socketPaths) {
     logger.info(`listening on ${socketPath}; QEMU 7.2 or later joins with:`);
     logger.info(

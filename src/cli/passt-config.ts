@@ -4,27 +4,20 @@
  */
 import { PasselError } from '../base/errors.ts';
 import type { PortForwardRule, PortRange } from '../forward/port-spec.ts';
-import type { Netdev } from '../qemu/netdev.ts';
-import { inheritedFd, isOverUdp, UDP_FRAME_BYTES } from '../qemu/netdev-facts.ts';
+import { inheritedFd } from '../qemu/netdev-facts.ts';
+import { readUserNet } from '../qemu/user-net/user-net.ts';
 import type { HostFacts } from '../sys/host-facts.ts';
-import { ETHERNET_HEADER_BYTES } from '../wire/ethernet.ts';
+import { buildGuests, checkLinks, type GuestConfig, guestNames } from './guests-config.ts';
 import { buildForwards, buildNetworkConfig, checkNetworkOptions, type NetworkConfig } from './network-config.ts';
 import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import type { PasstOptionTable } from './options/passt-options.ts';
 import { applyUserNet } from './user-net/user-net-config.ts';
 
-export type TransportConfig =
-  /** Listen on a unix socket; path undefined: the first free default path. */
-  | { readonly kind: 'listen'; readonly path: string | undefined }
-  /** Use a connected stream socket that we inherited. */
-  | { readonly kind: 'fd'; readonly fd: number }
-  /** What `--netdev` says. */
-  | { readonly kind: 'netdev'; readonly netdev: Netdev };
-
 /** Everything that a run of passel-passt needs to know. */
 export interface PasstConfig extends NetworkConfig {
-  readonly transport: TransportConfig;
-  /** End when the first guest has left. */
+  /** At least one. */
+  readonly guests: readonly GuestConfig[];
+  /** End when the first guest, or the last of several, has left. */
   readonly oneOff: boolean;
 }
 
@@ -55,13 +48,15 @@ export function checkPasstOptions(given: Given): void {
   if (given.gave('socket') && given.gave('fd')) {
     throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: given.typed('socket'), other: given.typed('fd') });
   }
-  checkNetdev(given);
+  checkLinks(given);
   if (given.gave('stats') && !given.has('foreground')) {
     throw new PasselError('PASSEL_E_OPTION_REQUIRES', { option: given.typed('stats'), other: '--foreground' });
   }
-  const settled = given.gave('user-net') ? SETTLED_BY_USER_NET.find((name) => given.gave(name)) : undefined;
-  if (settled !== undefined) {
-    throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: given.typed(settled), other: given.typed('user-net') });
+  const isSeveral = given.all('netdev').length > 1;
+  const settled = SETTLED_BY_USER_NET.find((name) => given.gave(name));
+  if (settled !== undefined && (given.gave('user-net') || isSeveral)) {
+    const other = given.gave('user-net') ? given.typed('user-net') : `several ${given.typed('netdev')}`;
+    throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: given.typed(settled), other });
   }
   const [operand] = given.operands;
   if (operand !== undefined) {
@@ -76,8 +71,6 @@ export function checkPasstOptions(given: Given): void {
  */
 export function buildPasstConfig(given: Given, facts: HostFacts, ephemeral: PortRange): PasstConfig {
   checkPasstOptions(given);
-  const netdev = given.last('netdev');
-  const fd = given.last('fd');
   const network = buildNetworkConfig(narrowOptions(given), facts, ephemeral, {
     mac: { hi: 0, lo: 0 },
     advertiseDns: !given.has('no-dhcp-dns'),
@@ -85,47 +78,22 @@ export function buildPasstConfig(given: Given, facts: HostFacts, ephemeral: Port
     isConfigured: false,
     forwards: buildPasstForwards(given, ephemeral),
   });
-  const transport: TransportConfig =
-    netdev !== undefined
-      ? { kind: 'netdev', netdev }
-      : fd !== undefined
-        ? { kind: 'fd', fd }
-        : { kind: 'listen', path: given.last('socket') };
-  const oneOff =
-    given.has('one-off') || fd !== undefined || (netdev !== undefined && inheritedFd(netdev) !== undefined);
-  const limit = netdev === undefined ? undefined : mtuLimit(netdev);
-  const userNet = given.last('user-net');
+  const isSeveral = given.all('netdev').length > 1;
+  const userNet = given.last('user-net') ?? (isSeveral ? readUserNet('') : undefined);
   const whole = userNet === undefined ? network : applyUserNet(network, userNet, facts.resolvers);
-  const { stack } = whole;
+  const guests = buildGuests(given, isSeveral ? network : whole, userNet, facts.resolvers);
+  const [{ transport, stack, addressMap }] = guests as [GuestConfig];
+  const isInherited =
+    transport.kind === 'netdev' ? inheritedFd(transport.netdev) !== undefined : transport.kind === 'fd';
+  const statics = given.all('dns-record').map(({ parsed }) => parsed);
   return {
     ...whole,
-    stack: limit === undefined ? stack : { ...stack, mtu: Math.min(stack.mtu, limit) },
-    transport,
-    oneOff,
+    stack,
+    addressMap,
+    guests,
+    names: isSeveral || statics.length > 0 ? { domain: userNet?.domainName ?? '', statics } : undefined,
+    oneOff: given.has('one-off') || isInherited,
   };
-}
-
-/** Frames that do not fit the link's datagrams would be lost. Whole 32-bit words, as for the default. */
-function mtuLimit(netdev: Netdev): number | undefined {
-  return isOverUdp(netdev) ? (UDP_FRAME_BYTES - ETHERNET_HEADER_BYTES) & ~3 : undefined;
-}
-
-function checkNetdev(given: Given): void {
-  const [first, second] = given.all('netdev');
-  if (first === undefined) return;
-  const option = given.typed('netdev');
-  if (second !== undefined) {
-    throw new PasselError('PASSEL_E_NETDEV_SEVERAL', { option, count: given.all('netdev').length });
-  }
-  for (const other of ['socket', 'fd'] as const) {
-    if (given.gave(other)) throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option, other: given.typed(other) });
-  }
-  const limit = mtuLimit(first.parsed);
-  const mtu = given.last('mtu');
-  if (limit !== undefined && mtu !== undefined && mtu > limit) {
-    const expected = `at most ${limit}, which fits a UDP datagram, with ${option} ${first.text}`;
-    throw new PasselError('PASSEL_E_OPTION_VALUE', { option: given.typed('mtu'), value: String(mtu), expected });
-  }
 }
 
 function buildPasstForwards(given: Given, ephemeral: PortRange): PortForwardRule[] {
@@ -139,6 +107,7 @@ function buildPasstForwards(given: Given, ephemeral: PortRange): PortForwardRule
         typed: given.typed(option),
         specs: specs.map((s) => s.text),
         proto,
+        guests: given.all('netdev').length > 1 ? guestNames(given) : [],
         off: given.has(off) ? given.typed(off) : undefined,
       },
       ephemeral,

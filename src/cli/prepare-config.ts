@@ -5,10 +5,11 @@ import { PasselError } from '../base/errors.ts';
 import { DEFAULT_EPHEMERAL, type PortRange, parseEphemeralRange } from '../forward/port-spec.ts';
 import { resolvePaths } from '../qemu/netdev-facts.ts';
 import { type HostFacts, hasInterface, readHostFacts } from '../sys/host-facts.ts';
+import type { TransportConfig } from './guests-config.ts';
 import type { NetworkGiven } from './network-config.ts';
 import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import type { PasstOptionTable } from './options/passt-options.ts';
-import { buildPasstConfig, type PasstConfig, type TransportConfig } from './passt-config.ts';
+import { buildPasstConfig, type PasstConfig } from './passt-config.ts';
 
 /**
  * The facts about the host that the options ask for.
@@ -33,12 +34,12 @@ export function readFacts(given: NetworkGiven): HostFacts {
 export function prepareConfig(given: GivenOptions<PasstOptionTable>): PasstConfig {
   const facts = readFacts(narrowOptions(given));
   const config = buildPasstConfig(given, facts, readEphemeralRange());
-  const { transport, controlPath } = config;
+  const { guests, controlPath } = config;
   // Absolute, because the working directory is left before the sockets are removed.
   return {
     ...config,
     controlPath: controlPath === undefined ? undefined : resolve(controlPath),
-    transport: resolveTransport(transport),
+    guests: guests.map((guest) => ({ ...guest, transport: resolveTransport(guest.transport) })),
   };
 }
 

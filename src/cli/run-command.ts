@@ -15,6 +15,7 @@ import { parseQemuCommand } from '../qemu/command-line.ts';
 import { replaceUserNet } from '../qemu/user-net/replace.ts';
 import { loadNative } from '../sys/native.ts';
 import { createSocketPair } from '../sys/unix-socket.ts';
+import type { GuestConfig } from './guests-config.ts';
 import { openLogger } from './logging.ts';
 import { buildLoggingConfig } from './network-config.ts';
 import { type GivenOptions, narrowOptions } from './options/definition.ts';
@@ -78,7 +79,9 @@ async function runWithStack(given: GivenOptions<PasstOptionTable>, command: read
     guestEndOpen = false;
   };
   try {
-    const config = { ...prepareConfig(given), transport: { kind: 'fd', fd: ourEnd } as const };
+    const prepared = prepareConfig(given);
+    const [guest] = prepared.guests as [GuestConfig];
+    const config = { ...prepared, guests: [{ ...guest, transport: { kind: 'fd', fd: ourEnd } as const }] };
     const { startPasst } = await import('./compose.ts');
     const running = await startPasst(config, logger);
     try {

@@ -9,7 +9,7 @@ import type { GuestLink, HostSockets } from '../stack/ports.ts';
 import type { NativeAddon } from '../sys/native-addon.ts';
 import { prepareTapOffloads } from '../sys/tap.ts';
 import { listenUnix } from '../sys/unix-socket.ts';
-import type { TransportConfig } from './passt-config.ts';
+import type { TransportConfig } from './guests-config.ts';
 import { claimSocketPath } from './socket-path.ts';
 
 /** What a transport tells. */

@@ -1,6 +1,7 @@
 /** The complete option table of passel-passt. */
 import { readUserNet } from '../../qemu/user-net/user-net.ts';
 import { flag, refused, value, values } from './definition.ts';
+import { GUESTS_OPTIONS } from './guests-options.ts';
 import { parseNetdevValue } from './netdev-value.ts';
 import { GUEST, NAMES_OFF_OPTIONS, NETWORK_OPTIONS } from './network-options.ts';
 import { LINK_OPTIONS, PROCESS_OPTIONS } from './process-options.ts';
@@ -52,7 +53,7 @@ export const PASST_OPTIONS = {
     group: LINK,
     isExtension: true,
     valueName: 'LINK',
-    help: "The link to the guest, written as for QEMU's -netdev: our end of it",
+    help: "The link to the guest, written as for QEMU's -netdev: our end of it. Repeatable: each is a guest, called by its id",
     parse: parseNetdevValue,
   }),
   'one-off': flag({ short: '1', group: LINK, help: 'Exit once the first guest has left' }),
@@ -68,6 +69,7 @@ export const PASST_OPTIONS = {
     help: "The network of QEMU's -netdev user, by its options: net=, host=, dhcpstart=, dns=, hostname=, domainname=, dnssearch=, restrict=, hostfwd=, guestfwd=, tftp=, bootfile=, tftp-server-name=, ipv4=, ipv6=, ipv6-net=, ipv6-host=, ipv6-dns=",
     parse: readUserNet,
   }),
+  ...GUESTS_OPTIONS,
   ...NETWORK_OPTIONS,
   ...NAMES_OFF_OPTIONS,
   ...PROCESS_OPTIONS,

@@ -22,6 +22,10 @@ export const RUN_OPTIONS = {
   socket: refused({ short: 's', aliases: ['socket-path'], takesValue: true, reason: OWN_SOCKET }),
   fd: refused({ short: 'F', takesValue: true, reason: OWN_SOCKET }),
   netdev: refused({ takesValue: true, reason: OWN_SOCKET }),
+  lease: refused({
+    takesValue: true,
+    reason: 'there is one machine; its address is that of --address, or of dhcpstart= in --user-net',
+  }),
   'one-off': refused({ short: '1', takesValue: false, reason: OWN_SOCKET }),
   pid: refused({ short: 'P', takesValue: true, reason: OWN_PROCESS }),
   foreground: refused({ short: 'f', takesValue: false, reason: OWN_PROCESS }),

@@ -185,10 +185,42 @@ rigSuiteExceptOnDebian('it has no such option', 'links by --netdev', () => {
 
   it.each([
     [
-      'several links',
-      ['--netdev', 'socket,listen=:1', '--netdev', 'socket,listen=:2'],
-      'is given 2 times: this version serves one link',
+      'two guests of one name',
+      ['--netdev', 'socket,id=Web,listen=:1', '--netdev', 'socket,id=web,listen=:2'],
+      "'socket,id=web,listen=:2' is not valid: expected an id that no other guest has",
     ],
+    [
+      'a guest that cannot be called so',
+      ['--netdev', 'socket,listen=:1', '--netdev', 'socket,id=a_b,listen=:2'],
+      "expected an id that is the guest's host name",
+    ],
+    [
+      'an inherited descriptor for one of several',
+      ['--netdev', 'socket,listen=:1', '--netdev', 'socket,fd=3'],
+      'expected a link that this program opens itself',
+    ],
+    [
+      'too many guests',
+      Array.from({ length: 33 }, (_, i) => ['--netdev', `socket,listen=:${i + 1}`]).flat(),
+      '--netdev is given 33 times: a network has at most 32 guests',
+    ],
+    [
+      'an address of the host for several',
+      ['--netdev', 'socket,listen=:1', '--netdev', 'socket,listen=:2', '-a', '192.0.2.7'],
+      '-a and several --netdev exclude each other',
+    ],
+    [
+      'a forward to a guest that is not there',
+      ['--netdev', 'socket,id=a,listen=:1', '--netdev', 'socket,id=b,listen=:2', '-t', '22:c/22'],
+      "no guest is called 'c', but a, b",
+    ],
+    ['a lease for one guest', ['--lease', 'a=10.0.2.20'], '--lease requires several guests'],
+    [
+      'a lease that is none',
+      ['--netdev', 'socket,id=a,listen=:1', '--netdev', 'socket,id=b,listen=:2', '--lease', 'a=fec0::1'],
+      "'a=fec0::1' is not valid: expected an IPv4 address behind '='",
+    ],
+    ['a record without an address', ['--dns-record', 'printer'], "expected a name, '=' and an address"],
     [
       'a socket besides',
       ['--netdev', 'socket,listen=:1', '--socket', '/x'],

@@ -50,7 +50,7 @@ rigSuiteExceptOnDebian('it has one guest', 'several guests', () => {
         const server = { in: place(to), port: 7000 };
         const client = { in: place(from), addr: ADDRESSES[to], port: 7000 };
         expect(await exchangeTcp(server, client)).toMatchObject(goodTcp());
-        expect(await exchangeUdp(server, client)).toMatchObject(goodUdp());
+        expect((await exchangeUdp(server, client)).client).toMatchObject(goodUdp());
       }
     });
 
@@ -91,7 +91,7 @@ rigSuiteExceptOnDebian('it has one guest', 'several guests', () => {
         '10.0.2.2': '9a:55:9a:55:9a:55',
       });
       // Nobody has this one, and we do not claim it.
-      expect((await place('web').sh('ping -c 1 -W 4 10.0.2.77; ip -4 neigh show 10.0.2.77')).stdout).toMatch(
+      expect((await place('web').sh('ping -c 1 -W 4 10.0.2.77 || ip -4 neigh show 10.0.2.77')).stdout).toMatch(
         /FAILED|INCOMPLETE|100% packet loss/,
       );
     });
@@ -119,7 +119,7 @@ rigSuiteExceptOnDebian('it has one guest', 'several guests', () => {
 
     it('forwards datagrams to a guest by its name, and the answers back', async () => {
       const client = { in: network.host.wan, addr: HOST_NET.hostV4, port: 5353, bind: HOST_NET.remoteV4 };
-      expect(await exchangeUdp({ in: place('mail'), port: 5353 }, client)).toMatchObject(goodUdp());
+      expect((await exchangeUdp({ in: place('mail'), port: 5353 }, client)).client).toMatchObject(goodUdp());
     });
 
     it('resolves their names, bare and in the domain, for each of them', async () => {
@@ -133,7 +133,9 @@ rigSuiteExceptOnDebian('it has one guest', 'several guests', () => {
     });
 
     it('resolves their addresses', async () => {
-      expect(await look('10.0.2.16', 'mail', 'ptr')).toMatch(/16\.2\.0\.10\.in-addr\.arpa\s+name = db\.lab\.test/);
+      expect(await look('16.2.0.10.in-addr.arpa', 'mail', 'ptr')).toMatch(
+        /16\.2\.0\.10\.in-addr\.arpa\s+name = db\.lab\.test/,
+      );
     });
 
     it('shows them by name: leases, flows and forwards', async () => {
@@ -179,7 +181,7 @@ rigSuiteExceptOnDebian('it has one guest', 'several guests', () => {
 
     it('keeps a guest from speaking in our name', async () => {
       await place('web').sh(
-        'ip link add link tap0 name spoof address 9a:55:9a:55:9a:55 type macvlan mode bridge && ip addr add 10.0.2.99/24 dev spoof && ip link set spoof up && ping -c 1 -W 1 -I spoof 10.0.2.16 ; ip link del spoof',
+        'ip link add link tap0 name spoof address 9a:55:9a:55:9a:55 type macvlan mode bridge && ip addr add 10.0.2.99/24 dev spoof && ip link set spoof up && { ping -c 1 -W 1 -I spoof 10.0.2.16 || true; } && ip link del spoof',
       );
       const status = JSON.parse(await ctl('status', '--json')) as StatusView;
       expect(status.guests[0]!.exchange!.spoofed).toBeGreaterThan(0);

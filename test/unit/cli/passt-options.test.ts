@@ -74,13 +74,27 @@ const tcpRule = (config: PasstConfig): boolean =>
   config.forwards.some((rule) => rule.proto === 'tcp' && rule.first === 2222 && rule.targetFirst === 22);
 
 const SAMPLES: Partial<Record<keyof typeof PASST_OPTIONS, Sample>> = {
-  socket: { value: '/s', does: ({ transport }) => transport.kind === 'listen' && transport.path === '/s' },
-  fd: { value: '7', does: ({ transport, oneOff }) => transport.kind === 'fd' && transport.fd === 7 && oneOff },
+  socket: {
+    value: '/s',
+    does: ({ guests: [guest] }) => guest!.transport.kind === 'listen' && guest!.transport.path === '/s',
+  },
+  fd: {
+    value: '7',
+    does: ({ guests: [guest], oneOff }) => guest!.transport.kind === 'fd' && guest!.transport.fd === 7 && oneOff,
+  },
   netdev: {
     value: 'stream,server=on,addr.type=unix,addr.path=/s',
-    does: ({ transport }) =>
-      transport.kind === 'netdev' && transport.netdev.form === 'stream' && transport.netdev.server,
+    does: ({ guests }) => {
+      const { transport } = guests[0]!;
+      return transport.kind === 'netdev' && transport.netdev.form === 'stream' && transport.netdev.server;
+    },
   },
+  lease: {
+    value: 'b=10.0.2.77',
+    with: ['--netdev', 'socket,id=a,listen=:1', '--netdev', 'socket,id=b,listen=:2'],
+    does: ({ guests: [, guest] }) => guest?.stack.ipv4?.guestAddress === mapped(10, 0, 2, 77),
+  },
+  'dns-record': { value: 'printer=192.0.2.9', does: ({ names }) => names?.statics[0]?.name === 'printer' },
   'one-off': { does: (config) => config.oneOff },
   'user-net': { value: 'user', does: ({ stack }) => stack.ipv4?.guestAddress === mapped(10, 0, 2, 15) },
   pcap: { value: '/p', does: (config) => config.pcapPath === '/p' },
