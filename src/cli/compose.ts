@@ -81,7 +81,10 @@ export async function startPasst(
           : createStreamTransport(transport, oneOff, parts),
       ...(services === undefined || opener === undefined
         ? {}
-        : { openServices: (parts: ServicesParts) => opener.openServices(services, { ...parts, user, ownMounts, isQuiet }) }),
+        : {
+            openServices: (parts: ServicesParts) =>
+              opener.openServices(services, { ...parts, user, ownMounts, isQuiet }),
+          }),
     }),
   );
   return startStack(config, plans, log);

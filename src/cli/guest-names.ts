@@ -1,12 +1,12 @@
 /** The names of a network: its guests', with the addresses that they have now, and those that the command line adds. */
 import { isSameIp } from '../base/ip-text.ts';
 import type { NameRecords } from '../forward/dns-names.ts';
-import type { NetworkStack } from '../stack/stack.ts';
+import type { GuestSide } from './guest-side.ts';
 
 /** A guest by its name, in lower case. */
 export interface NamedGuest {
   readonly name: string;
-  readonly stack: NetworkStack;
+  readonly stack: GuestSide['stack'];
 }
 
 /** A name of the command line, in lower case. */
@@ -44,7 +44,7 @@ export function createGuestNames(
 }
 
 /** An IPv6 address counts when the guest was seen with it: whether it takes the one of DHCPv6 or makes one is its own choice. */
-function addressesOf({ guest, config }: NetworkStack): Uint32Array[] {
+function addressesOf({ guest, config }: GuestSide['stack']): Uint32Array[] {
   const { ipv4, ipv6 } = config;
   const isSeen = ipv6 !== undefined && (!Number.isNaN(guest.leased6Ms) || !isSameIp(guest.ipv6, ipv6.guestAddress));
   return [...(ipv4 === undefined ? [] : [guest.ipv4]), ...(isSeen ? [guest.ipv6] : [])];

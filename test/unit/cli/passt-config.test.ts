@@ -58,7 +58,7 @@ describe('defaults', () => {
   it('are those of passt for the rest', () => {
     expect([stack.ourMacHi, stack.ourMacLo, stack.mtu, stack.advertiseMtu]).toEqual([0x9a55, 0x9a559a55, 65520, true]);
     expect(rest).toMatchObject({
-      transport: { kind: 'listen', path: undefined },
+      guests: [{ name: 'guest', transport: { kind: 'listen', path: undefined } }],
       oneOff: false,
       forwards: [],
       foreground: false,
@@ -188,7 +188,7 @@ describe('switches', () => {
     expect(build('-m0').stack).toMatchObject({ mtu: 65520, advertiseMtu: false });
   });
   it('an inherited socket means one guest', () => {
-    expect(build('--fd 3')).toMatchObject({ transport: { kind: 'fd', fd: 3 }, oneOff: true });
+    expect(build('--fd 3')).toMatchObject({ guests: [{ transport: { kind: 'fd', fd: 3 } }], oneOff: true });
   });
   it('name outgoing addresses and interfaces', () => {
     const { stack } = build('-o 192.0.2.3 -o 2001:db8::3 --outbound-if4 eth1');
