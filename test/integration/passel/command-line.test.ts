@@ -253,7 +253,7 @@ describe('passel', () => {
   it.each([
     [
       ['fly'],
-      "passel: unknown command 'fly': expected run, demo, ctl, doctor, install-links, passt, pr-helper, qrap\n",
+      "passel: unknown command 'fly': expected run, demo, ctl, doctor, install-links, netdev-args, passt, pr-helper, qrap\n",
     ],
     [
       ['run', '-s', '/tmp/x', '--', 'true'],

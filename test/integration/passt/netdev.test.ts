@@ -214,7 +214,7 @@ rigSuiteExceptOnDebian('it has no such option', 'links by --netdev', () => {
       ['--netdev', 'socket,id=a,listen=:1', '--netdev', 'socket,id=b,listen=:2', '-t', '22:c/22'],
       "no guest is called 'c', but a, b",
     ],
-    ['a lease for one guest', ['--lease', 'a=10.0.2.20'], '--lease requires several guests'],
+    ['a lease for one guest', ['--lease', 'a=10.0.2.20'], '--lease needs several guests'],
     [
       'a lease that is none',
       ['--netdev', 'socket,id=a,listen=:1', '--netdev', 'socket,id=b,listen=:2', '--lease', 'a=fec0::1'],
