@@ -9,6 +9,7 @@ import { pastaSuite } from '../../support/pasta-suite.ts';
 import { isDebianStack } from '../../support/stack-under-test.ts';
 
 const PASSEL = join(PROJECT_ROOT, 'dist/helpers/passel.cjs');
+const DATAGRAM_PORT = 7002;
 const ours = it.runIf(!isDebianStack());
 
 interface Splice {
@@ -37,7 +38,7 @@ pastaSuite('the control socket of a namespace', () => {
       '-T',
       '7011',
       '-u',
-      '7002',
+      `${DATAGRAM_PORT}`,
       '-U',
       'none',
       '-c',
@@ -56,14 +57,19 @@ pastaSuite('the control socket of a namespace', () => {
     const servers = [
       pasta.guest.spawn('socat', ['TCP4-LISTEN:7001,bind=127.0.0.1', 'SYSTEM:head -c 5; echo hello; cat']),
       host.spawn('socat', ['TCP4-LISTEN:7011,bind=127.0.0.1', 'SYSTEM:cat']),
-      pasta.guest.spawn('socat', ['UDP4-LISTEN:7002,bind=127.0.0.1', 'SYSTEM:cat']),
+      pasta.guest.spawn('socat', [`UDP4-LISTEN:${DATAGRAM_PORT},bind=127.0.0.1`, 'SYSTEM:cat']),
     ];
+    // A datagram is sent once: nobody would answer it before there is a server.
+    const hexPort = DATAGRAM_PORT.toString(16).toUpperCase().padStart(4, '0');
+    await waitUntil('the server of datagrams', async () =>
+      (await pasta.guest.run('cat', ['/proc/net/udp'])).stdout.includes(`:${hexPort} `),
+    );
     const clients = [
       host.spawn('socat', ['-', 'TCP4:127.0.0.1:7001,retry=50,interval=0.1'], { stdio: ['pipe', 'pipe', 'inherit'] }),
       pasta.guest.spawn('socat', ['-', 'TCP4:127.0.0.1:7011,retry=50,interval=0.1'], {
         stdio: ['pipe', 'pipe', 'inherit'],
       }),
-      host.spawn('socat', ['-', 'UDP4:127.0.0.1:7002'], { stdio: ['pipe', 'pipe', 'inherit'] }),
+      host.spawn('socat', ['-', `UDP4:127.0.0.1:${DATAGRAM_PORT}`], { stdio: ['pipe', 'pipe', 'inherit'] }),
     ];
     try {
       clients[0]!.stdin!.write('12345');
@@ -94,7 +100,11 @@ pastaSuite('the control socket of a namespace', () => {
         bytesFromClient: 0,
         server: { address: '127.0.0.1', port: 7011 },
       });
-      expect(find('udp', 'host')).toMatchObject({ state: 'two-way', bytesFromClient: 3, server: { port: 7002 } });
+      expect(find('udp', 'host')).toMatchObject({
+        state: 'two-way',
+        bytesFromClient: 3,
+        server: { port: DATAGRAM_PORT },
+      });
       const table = await ctl('splices');
       expect(table).toMatch(/^PROTO +STATE +WAY +CLIENT +SERVER +SENT +ANSWERED +AGE\n/);
       expect(table).toMatch(/tcp +open +host -> namespace +127\.0\.0\.1:\d+ +127\.0\.0\.1:7001 +5/);
