@@ -59,14 +59,20 @@ pastaSuite('the control socket of a namespace', () => {
       host.spawn('socat', ['TCP4-LISTEN:7011,bind=127.0.0.1', 'SYSTEM:cat']),
       pasta.guest.spawn('socat', [`UDP4-LISTEN:${DATAGRAM_PORT},bind=127.0.0.1`, 'SYSTEM:cat']),
     ];
-    // A datagram is sent once: nobody would answer it before there is a server.
-    const hexPort = DATAGRAM_PORT.toString(16).toUpperCase().padStart(4, '0');
-    await waitUntil('the server of datagrams', async () =>
-      (await pasta.guest.run('cat', ['/proc/net/udp'])).stdout.includes(`:${hexPort} `),
-    );
+    // Whoever comes before there is a server is reset, and what it sends is lost: nothing here is sent twice.
+    for (const [place, file, port] of [
+      [pasta.guest, 'tcp', 7001],
+      [host, 'tcp', 7011],
+      [pasta.guest, 'udp', DATAGRAM_PORT],
+    ] as const) {
+      const local = `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')}`;
+      await waitUntil('a server', async () =>
+        (await place.run('cat', [`/proc/net/${file}`])).stdout.includes(`: ${local} `),
+      );
+    }
     const clients = [
-      host.spawn('socat', ['-', 'TCP4:127.0.0.1:7001,retry=50,interval=0.1'], { stdio: ['pipe', 'pipe', 'inherit'] }),
-      pasta.guest.spawn('socat', ['-', 'TCP4:127.0.0.1:7011,retry=50,interval=0.1'], {
+      host.spawn('socat', ['-', 'TCP4:127.0.0.1:7001'], { stdio: ['pipe', 'pipe', 'inherit'] }),
+      pasta.guest.spawn('socat', ['-', 'TCP4:127.0.0.1:7011'], {
         stdio: ['pipe', 'pipe', 'inherit'],
       }),
       host.spawn('socat', ['-', `UDP4:127.0.0.1:${DATAGRAM_PORT}`], { stdio: ['pipe', 'pipe', 'inherit'] }),
