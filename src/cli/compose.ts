@@ -170,7 +170,7 @@ export async function startStack(
     const named: NamedGuest[] = [];
     const answerName = config.names === undefined ? undefined : await createNameAnswerer(config.names, named);
     for (const way of ways) {
-      const guest = createGuestSide(way, { native, arena, forwards, bridge, bypass, answerName });
+      const guest = createGuestSide(way, { native, arena, forwards, guestOf, bridge, bypass, answerName });
       guests.push(guest);
       named.push({ name: way.plan.name.toLowerCase(), stack: guest.stack });
       guest.install(poller.handlers);

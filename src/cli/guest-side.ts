@@ -64,6 +64,8 @@ export interface NetworkParts {
   readonly native: TransportParts['native'];
   readonly arena: Arena;
   readonly forwards: ForwardListeners;
+  /** The guest that the forward of a listener leads to. */
+  readonly guestOf: (index: number) => GuestSide;
   /** Undefined with one guest. */
   readonly bridge: GuestSwitch | undefined;
   readonly bypass: LoopbackBypass | undefined;
@@ -120,7 +122,7 @@ export function createGuestWays(plans: readonly GuestPlan[], parts: TransportPar
  * @throws PasselError when the guest's capture file or its services cannot be had; nothing is left open then
  */
 export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
-  const { native, arena, forwards, bridge, bypass, answerName } = parts;
+  const { native, arena, forwards, guestOf, bridge, bypass, answerName } = parts;
   const { plan, kindBase, sockets, log, transport } = way;
   let pcap: PcapLink | undefined;
   let port: SwitchPort | undefined;
@@ -158,7 +160,7 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
     link,
     sockets,
     map: createAddressMap(plan.addressMap),
-    forwards: bridge === undefined ? forwards : forwardsOf(forwards, plan.name),
+    forwards: bridge === undefined ? forwards : forwardsOf(forwards, (index) => guestOf(index).plan === plan),
     clock: systemClock,
     log,
     secret: randomFillSync(new Uint32Array(8)),
@@ -207,14 +209,14 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
   };
 }
 
-/** The forwards as the stack of one of several guests may use them: those that do not lead to another. */
-function forwardsOf(forwards: ForwardListeners, name: string): ForwardLookup {
+/** The forwards as the stack of one of several guests may use them: those that lead to it. */
+function forwardsOf(forwards: ForwardListeners, isOwn: (index: number) => boolean): ForwardLookup {
   return {
     targetOf: forwards.targetOf,
     fdOf: forwards.fdOf,
     udpListenerAt(port) {
       const index = forwards.udpListenerAt?.(port) ?? -1;
-      return index < 0 || forwards.ruleOf(index)?.targetGuest === name ? index : -1;
+      return index >= 0 && isOwn(index) ? index : -1;
     },
   };
 }

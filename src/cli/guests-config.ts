@@ -50,11 +50,9 @@ export function guestNames(given: Given): string[] {
  */
 export function checkLinks(given: Given): void {
   const links = given.all('netdev');
-  for (const name of ['lease'] as const) {
-    if (given.gave(name) && links.length < 2) {
-      const values = { option: given.typed(name), other: 'several guests, each with a --netdev' };
-      throw new PasselError('PASSEL_E_OPTION_REQUIRES', values);
-    }
+  if (given.gave('lease') && links.length < 2) {
+    const values = { option: given.typed('lease'), other: 'several guests, each with a --netdev' };
+    throw new PasselError('PASSEL_E_OPTION_REQUIRES', values);
   }
   if (links.length === 0) return;
   const option = given.typed('netdev');

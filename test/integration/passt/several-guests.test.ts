@@ -22,7 +22,7 @@ rigSuiteExceptOnDebian('it has one guest', 'several guests', () => {
     beforeAll(async () => {
       network = await createGuestNetwork(NAMES, [
         ...['--user-net', 'domainname=lab.test', '--lease', 'mail=10.0.2.40', '--dns-record', 'printer=10.0.2.90'],
-        ...['-t', '2222:db/22', '-t', '8080:80', '-t', '2525:10.0.2.40/25', '-u', '5353:mail/5353'],
+        ...['-t', '2222:db/22', '-t', '8080:80', '-t', '2525:10.0.2.40/25', '-u', '5353:mail/5353', '-u', '5454'],
       ]);
       for (const name of NAMES) expect([name, await network.lease(name)]).toEqual([name, ADDRESSES[name]]);
     }, 120_000);
@@ -120,6 +120,18 @@ rigSuiteExceptOnDebian('it has one guest', 'several guests', () => {
     it('forwards datagrams to a guest by its name, and the answers back', async () => {
       const client = { in: network.host.wan, addr: HOST_NET.hostV4, port: 5353, bind: HOST_NET.remoteV4 };
       expect((await exchangeUdp({ in: place('mail'), port: 5353 }, client)).client).toMatchObject(goodUdp());
+    });
+
+    it('answers datagrams from a port that is forwarded, to whomever', async () => {
+      const server = { in: network.host.wan, addr: HOST_NET.remoteV4, port: 7400 };
+      for (const [name, port] of [
+        ['web', 5454],
+        ['mail', 5353],
+        ['db', 5454],
+      ] as const) {
+        const client = { in: place(name), addr: HOST_NET.remoteV4, port: 7400, bind: `${ADDRESSES[name]},${port}` };
+        expect([name, (await exchangeUdp(server, client)).client]).toMatchObject([name, goodUdp()]);
+      }
     });
 
     it('resolves their names, bare and in the domain, for each of them', async () => {
