@@ -2,7 +2,7 @@
  * What a frame costs our side of a link, by kind of link: stream and datagrams over unix sockets, and datagrams by the `unix-dgram` package, which
  * hands them over one by one. The far end works in between, off the clock, and fills or empties what the kernel has room for: 64 frames at most.
  *
- * `node test/bench/run.mjs links`, a table on standard output: microseconds of the thread per frame, median of the rounds.
+ * `npm run bench -- links`, a table on standard output: microseconds of the thread per frame, median of the rounds.
  */
 import { rmSync } from 'node:fs';
 import { createRequire } from 'node:module';

@@ -19,6 +19,7 @@ import { stackCommand } from '../support/stack-under-test.ts';
 import { alternate, leaveOut, measureOnRigs, orderOfRound, record, type Session } from './alternate.ts';
 import { FD_ROWS, measureFdRows } from './fd-rows.ts';
 import { measureIdleFlows } from './idle-flows.ts';
+import { createLanRig, LAN_ROWS, LAN_STACKS, missingLanReason } from './lan-rig.ts';
 import { measureStartup } from './measure.ts';
 import { createPasstRig, missingPasstReason, PASST_STACKS, type PasstStackName } from './passt-rig.ts';
 import {
@@ -35,7 +36,7 @@ import { measurePrRows, missingHelperReason, PR_ROWS } from './pr-rows.ts';
 import { formatMarkdown, formatText, type RowResult } from './report.ts';
 import { measureRigLimit, RIG_LIMIT_MTUS, rigLimitRow } from './rig-limit.ts';
 import { IDLE_FLOWS, IDLE_FLOWS_ROW, ROWS, type RowTitle } from './rows.ts';
-import { createTcgRig, missingTcgReason, TCG_ROWS } from './tcg-rig.ts';
+import { createTcgRig, createUserNetRig, missingTcgReason, TCG_ROWS, USER_NET_ROWS } from './tcg-rig.ts';
 
 const STARTUP: RowTitle = { name: 'startup', title: 'Start to listening (daemon)', unit: 'ms', lowerIsBetter: true };
 const RSS_START: RowTitle = { name: 'rss-start', title: 'Resident set at start', unit: 'MiB', lowerIsBetter: true };
@@ -52,6 +53,8 @@ const GROUPS: Record<string, readonly Pick<RowTitle, 'name'>[]> = {
   idle: [IDLE_FLOWS_ROW],
   pasta: [...PASTA_ROWS, PASTA_STARTUP],
   tcg: TCG_ROWS,
+  user: USER_NET_ROWS,
+  lan: LAN_ROWS,
   pr: PR_ROWS,
   fd: FD_ROWS,
   limit: RIG_LIMIT_MTUS.map(rigLimitRow),
@@ -132,13 +135,22 @@ function choosePastaStacks(): Promise<PastaStackName[]> {
 
 async function measureTcg(): Promise<RowResult[]> {
   const rows = choose('tcg', TCG_ROWS);
+  const userRows = choose('user', USER_NET_ROWS);
+  if (rows.length + userRows.length === 0) return [];
+  const stacks = await chooseStacks(options.stacks, PASST_STACKS, missingTcgReason);
+  // Debian's passt has no such network.
+  const userStacks = stacks.filter((name) => name !== 'debian');
+  return [
+    ...(await measureOnRigs(session, rows, stacks, createTcgRig)),
+    ...(await measureOnRigs(session, userRows, userStacks, createUserNetRig)),
+  ];
+}
+
+async function measureLan(): Promise<RowResult[]> {
+  const rows = choose('lan', LAN_ROWS);
   if (rows.length === 0) return [];
-  return await measureOnRigs(
-    session,
-    rows,
-    await chooseStacks(options.stacks, PASST_STACKS, missingTcgReason),
-    createTcgRig,
-  );
+  const stacks = await chooseStacks(LAN_STACKS.join(','), LAN_STACKS, missingLanReason);
+  return await measureOnRigs(session, rows, stacks, createLanRig);
 }
 
 async function measurePr(): Promise<RowResult[]> {
@@ -209,6 +221,7 @@ if (options.list) {
   for (const [group, rows] of Object.entries(GROUPS)) {
     process.stdout.write(`${group}: ${rows.map((row) => row.name).join(' ')}\n`);
   }
+  process.stdout.write('Without guests, by a program of its own: npm run bench -- links\n');
 } else {
   const unknown = wanted.find(
     (name) => !(name in GROUPS) && !Object.values(GROUPS).some((rows) => rows.some((row) => row.name.startsWith(name))),
@@ -219,6 +232,7 @@ if (options.list) {
     ...(await measurePasst()),
     ...(await measurePasta()),
     ...(await measureTcg()),
+    ...(await measureLan()),
     ...(await measurePr()),
     ...(await measureFd()),
   ];

@@ -96,7 +96,7 @@ function startQemuNetwork(host: Host, socket: string) {
 }
 
 /** What the guest's kernel dropped for want of room in the tap's queue, what arrived damaged, and what the tap refused. */
-async function countPumpDrops(pump: Pump): Promise<number> {
+export async function countPumpDrops(pump: Pump): Promise<number> {
   const { tap, toTap } = await pump.counters();
   return tap.txDropped + tap.rxDropped + tap.txErrors + tap.rxErrors + toTap.errors;
 }

@@ -11,12 +11,13 @@ const row = (samples: RowResult['samples'], lowerIsBetter = false): RowResult =>
 });
 
 describe('the report of a benchmark', () => {
-  it('compares ours with the best of all others, whichever that is, and with Debian', () => {
+  it('compares ours with the best of all peers, whichever that is, and with Debian', () => {
     const result = row({
       ours: [{ value: 4, cpuSecondsPerGb: 0.5 }],
       'ours-plain': [{ value: 9 }],
       debian: [{ value: 1, cpuSecondsPerGb: 2 }],
       qemu: [{ value: 2, cpuSecondsPerGb: 4 }],
+      'limit-direct': [{ value: 20, cpuSecondsPerGb: 0.1 }],
     });
     expect(findBestPeer(result, 'value', false)).toEqual({ stack: 'qemu', median: 2 });
     expect(formatText([result])).toMatch(/ours +4\.00 Gbit\/s .*×2\.00 qemu +×4\.00 +0\.250 debian/);

@@ -8,7 +8,10 @@ export interface RowResult {
   unit: string;
   lowerIsBetter: boolean;
   secondTitle?: string;
-  /** Runs by stack, in the order they were made. Stacks whose name begins with `ours` are ours, all others are peers. */
+  /**
+   * Runs by stack, in the order they were made. Stacks whose name begins with `ours` are ours, those with `limit` show what a rig can carry,
+   * all others are peers.
+   */
   samples: Record<string, Sample[]>;
 }
 
@@ -29,6 +32,7 @@ const COLUMNS = [
 ];
 
 const OURS = 'ours';
+const LIMIT = 'limit';
 const DEBIAN = 'debian';
 
 function summaryOf(result: RowResult, stack: string, field: NumberField): Summary | undefined {
@@ -51,7 +55,8 @@ export function findBestPeer(
 ): { stack: string; median: number } | undefined {
   let best: { stack: string; median: number } | undefined;
   for (const stack of Object.keys(result.samples)) {
-    const median = stack.startsWith(OURS) ? undefined : summaryOf(result, stack, field)?.median;
+    if (stack.startsWith(OURS) || stack.startsWith(LIMIT)) continue;
+    const median = summaryOf(result, stack, field)?.median;
     if (median === undefined) continue;
     if (best === undefined || (lowerIsBetter ? median < best.median : median > best.median)) best = { stack, median };
   }

@@ -1,7 +1,7 @@
 /**
  * The same guest in QEMU, emulated, behind each network that it can have: ours and Debian's passt on a stream socket, and QEMU's own
- * user network. Each at the MTU that its network announces. What counts as the stack's CPU is QEMU's and the helper's together, since the user network
- * works inside QEMU; most of it is the emulation.
+ * user network. Each at the MTU that its network announces; ours in place of the user network also at that one's, 1500. What counts as the stack's CPU
+ * is QEMU's and the helper's together, since the user network works inside QEMU; most of it is the emulation.
  */
 import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
@@ -23,41 +23,55 @@ import {
 } from './measure.ts';
 import { missingPasstReason, type PasstStackName, QEMU_NET } from './passt-rig.ts';
 
-/** Each network announces its own MTU. */
+/** Each network announces its own MTU; QEMU's none, which is 1500. */
 const OWN_MTU = 0;
 
-export const TCG_ROWS: readonly RigRow<BenchRig>[] = [
-  {
-    name: 'tcg-tcp-tx',
-    title: 'emulated guest: TCP guest→host',
+type Row = RigRow<BenchRig>;
+
+function tcpRows(prefix: string, title: string, mtu: number): Row[] {
+  const suffix = mtu === OWN_MTU ? '' : `-${mtu}`;
+  const at = mtu === OWN_MTU ? '' : `, MTU ${mtu}`;
+  return (['tx', 'rx'] as const).map((direction) => ({
+    name: `${prefix}-tcp-${direction}${suffix}`,
+    title: `${title}: TCP ${direction === 'tx' ? 'guest→host' : 'host→guest'}${at}`,
     unit: 'Gbit/s',
-    mtu: OWN_MTU,
-    measure: (rig, seconds) => measureTcp(rig, 'tx', seconds),
-  },
-  {
-    name: 'tcg-tcp-rx',
-    title: 'emulated guest: TCP host→guest',
-    unit: 'Gbit/s',
-    mtu: OWN_MTU,
-    measure: (rig, seconds) => measureTcp(rig, 'rx', seconds),
-  },
-  {
-    name: 'tcg-rr',
-    title: 'emulated guest: TCP request/response',
-    unit: 'µs p50',
-    lowerIsBetter: true,
-    secondTitle: 'p99 µs',
-    mtu: OWN_MTU,
-    measure: measureRequestResponse,
-  },
-  {
-    name: 'tcg-crr',
-    title: 'emulated guest: connect/request/response',
-    unit: '1/s',
-    secondTitle: 'p99 µs',
-    mtu: OWN_MTU,
-    measure: measureConnectRequestResponse,
-  },
+    mtu,
+    measure: (rig, seconds) => measureTcp(rig, direction, seconds),
+  }));
+}
+
+function latencyRows(prefix: string, title: string): Row[] {
+  return [
+    {
+      name: `${prefix}-rr`,
+      title: `${title}: TCP request/response`,
+      unit: 'µs p50',
+      lowerIsBetter: true,
+      secondTitle: 'p99 µs',
+      mtu: OWN_MTU,
+      measure: measureRequestResponse,
+    },
+    {
+      name: `${prefix}-crr`,
+      title: `${title}: connect/request/response`,
+      unit: '1/s',
+      secondTitle: 'p99 µs',
+      mtu: OWN_MTU,
+      measure: measureConnectRequestResponse,
+    },
+  ];
+}
+
+export const TCG_ROWS: readonly Row[] = [
+  ...tcpRows('tcg', 'emulated guest', OWN_MTU),
+  ...latencyRows('tcg', 'emulated guest'),
+];
+
+/** Our `--user-net` against QEMU's `-netdev user`. */
+export const USER_NET_ROWS: readonly Row[] = [
+  ...tcpRows('user', '-netdev user', OWN_MTU),
+  ...latencyRows('user', '-netdev user'),
+  ...tcpRows('user', '-netdev user', 1500),
 ];
 
 /** Why there can be no such guest; empty: there can. */
@@ -67,12 +81,21 @@ export async function missingTcgReason(name: PasstStackName): Promise<string> {
 }
 
 /** Boots a guest behind a network, with the traffic peer in it. */
-export async function createTcgRig(name: PasstStackName): Promise<BenchRig> {
+export function createTcgRig(name: PasstStackName, mtu: number): Promise<BenchRig> {
+  return createEmulatedRig(name, mtu, []);
+}
+
+/** The same with ours in place of QEMU's own. */
+export function createUserNetRig(name: PasstStackName, mtu: number): Promise<BenchRig> {
+  return createEmulatedRig(name, mtu, ['--user-net', 'user']);
+}
+
+async function createEmulatedRig(name: PasstStackName, mtu: number, helperArgs: readonly string[]): Promise<BenchRig> {
   // A guest that gets an address of one family only is up at once, and all rows are of IPv4.
   const options: HostOptions = { ipv6: false };
   const host = await createHost(options);
   try {
-    const helper = name === 'qemu' ? undefined : await startHelper(host, name);
+    const helper = name === 'qemu' ? undefined : await startHelper(host, name, helperArgs);
     const guest = await bootGuest({
       netdev: helper === undefined ? 'user,id=n0' : `stream,id=n0,server=off,addr.type=unix,addr.path=${helper.socket}`,
       launcher: flatten(host.enter('env', [])),
@@ -81,6 +104,7 @@ export async function createTcgRig(name: PasstStackName): Promise<BenchRig> {
     try {
       await guest.check('cat /dev/vda > /tmp/peer && chmod +x /tmp/peer');
       await guest.check('udhcpc -i eth0 -n -q -t 10');
+      if (mtu !== OWN_MTU) await guest.check(`ip link set eth0 mtu ${mtu}`);
     } catch (error) {
       await guest.stop();
       throw error;
@@ -92,7 +116,7 @@ export async function createTcgRig(name: PasstStackName): Promise<BenchRig> {
       stackName: name,
       host,
       runInGuest: (mode, peerOptions) => runPeerIn(guest, mode, peerOptions),
-      hostSeenByGuest: name === 'qemu' ? QEMU_NET.host : HOST_NET.gatewayV4,
+      hostSeenByGuest: name === 'qemu' || helperArgs.length > 0 ? QEMU_NET.host : HOST_NET.gatewayV4,
       stack: {
         cpuSeconds: sum((one) => one.cpuSeconds()),
         rssBytes: sum((one) => one.rssBytes()),
@@ -120,9 +144,13 @@ function flatten([command, args]: [string, string[]]): string[] {
   return [command, ...args];
 }
 
-async function startHelper(host: Host, name: 'ours' | 'debian'): Promise<{ socket: string; pid: number }> {
+async function startHelper(
+  host: Host,
+  name: 'ours' | 'debian',
+  args: readonly string[],
+): Promise<{ socket: string; pid: number }> {
   const socket = join(host.directory, `${name}.socket`);
-  const stack = startStack(host, stackCommand(name), ['--foreground', '--quiet', '--socket', socket]);
+  const stack = startStack(host, stackCommand(name), ['--foreground', '--quiet', '--socket', socket, ...args]);
   await waitUntil(`${name} to listen`, () => existsSync(socket) || !stack.running(), 10_000);
   if (!stack.running()) throw new Error(`${name} did not start: ${stack.output()}`);
   return { socket, pid: stack.pid };
