@@ -8,7 +8,6 @@ import { createArena } from '../base/arena.ts';
 import type { Logger } from '../base/logger.ts';
 import { type ForwardListeners, openListeners } from '../forward/listeners.ts';
 import { GuestSwitch } from '../link/switch.ts';
-import type { NameAnswerer } from '../stack/dns.ts';
 import { ENDPOINT_BYTES, KIND_TCP_LISTENER, KIND_UDP_LISTENER } from '../stack/ports.ts';
 import { createHostSockets } from '../sys/host-sockets.ts';
 import { loadNative } from '../sys/native.ts';
@@ -19,11 +18,12 @@ import type { ControlServer } from './control/server.ts';
 import type { SpliceViewOptions } from './control/view-splices.ts';
 import { createEventStatistics } from './event-statistics.ts';
 import { createForwardRouter } from './forward-router.ts';
-import { createGuestNames, type NamedGuest } from './guest-names.ts';
 import { createGuestSide, createGuestWays, type GuestPlan, type GuestSide } from './guest-side.ts';
+import type { NamedGuest } from './names/guest-names.ts';
+import type { NetworkNames } from './names/network-names.ts';
 import type { NamespaceSplice, NamespaceSpliceConfig } from './namespace-splice.ts';
 import { createNetdevTransport } from './netdev-transport.ts';
-import type { NamesConfig, NetworkConfig } from './network-config.ts';
+import type { NetworkConfig } from './network-config.ts';
 import type { PasstConfig } from './passt-config.ts';
 import { unlinkIfThere } from './pid-file.ts';
 import { claimSocketPath } from './socket-path.ts';
@@ -59,11 +59,13 @@ export interface Prospects {
   readonly isDaemon: boolean;
 }
 
+const NO_PROSPECTS: Prospects = { user: undefined, leavesFiles: false, isDaemon: false };
+
 /** Starts the stack of a virtual machine: see {@link startStack}. */
 export async function startPasst(
   config: PasstConfig,
   log: Logger,
-  prospects: Prospects = { user: undefined, leavesFiles: false, isDaemon: false },
+  prospects: Prospects = NO_PROSPECTS,
 ): Promise<RunningStack> {
   const { services, oneOff } = config;
   const { user, leavesFiles: ownMounts, isDaemon: isQuiet } = prospects;
@@ -87,7 +89,7 @@ export async function startPasst(
           }),
     }),
   );
-  return startStack(config, plans, log);
+  return startStack(config, plans, log, undefined, prospects);
 }
 
 /**
@@ -101,6 +103,7 @@ export async function startStack(
   plans: readonly GuestPlan[],
   log: Logger,
   spliceConfig?: NamespaceSpliceConfig,
+  prospects: Prospects = NO_PROSPECTS,
 ): Promise<RunningStack> {
   const native = loadNative();
   const arena = createArena(ARENA_BYTES_PER_GUEST * plans.length);
@@ -112,6 +115,7 @@ export async function startStack(
   const ways = createGuestWays(plans, { native, arena, sockets, endpoint, log });
   const guests: GuestSide[] = [];
   let loopback: NamespaceSplice | undefined;
+  let names: NetworkNames | undefined;
   let controlFd = -1;
   let control: ControlServer | undefined;
   let statistics: NodeJS.Timeout | undefined;
@@ -126,6 +130,7 @@ export async function startStack(
     if (control === undefined && controlFd >= 0) native.close(controlFd);
     for (const guest of guests) guest.close();
     loopback?.close();
+    names?.close();
     for (const { transport } of ways) transport.close();
     forwards?.closeAll();
     poller.close();
@@ -168,9 +173,16 @@ export async function startStack(
     const { ourMacHi, ourMacLo } = config.stack;
     const bridge = plans.length === 1 ? undefined : new GuestSwitch({ arena, ourMacHi, ourMacLo });
     const named: NamedGuest[] = [];
-    const answerName = config.names === undefined ? undefined : await createNameAnswerer(config.names, named);
+    if (config.names !== undefined) {
+      // Loaded only where there are names.
+      const { createNetworkNames } = await import('./names/network-names.ts');
+      const kickTurn = (): void => poller.kickTurn();
+      const parts = { native, arena, sockets, log, guests: named, prospects, kickTurn };
+      names = createNetworkNames(config.names, config, parts);
+      names.install(poller.handlers);
+    }
     for (const way of ways) {
-      const guest = createGuestSide(way, { native, arena, forwards, guestOf, bridge, bypass, answerName });
+      const guest = createGuestSide(way, { native, arena, forwards, guestOf, bridge, bypass, names });
       guests.push(guest);
       named.push({ name: way.plan.name.toLowerCase(), stack: guest.stack });
       guest.install(poller.handlers);
@@ -210,13 +222,6 @@ export async function startStack(
   }
   const socketPaths = guests.map(({ socketPath }) => socketPath).filter((path) => path !== undefined);
   return { socketPaths, controlPath: config.controlPath, stop, ended };
-}
-
-async function createNameAnswerer({ domain, statics }: NamesConfig, guests: NamedGuest[]): Promise<NameAnswerer> {
-  // Loaded only where there are names.
-  const { answerNameQuery } = await import('../forward/dns-names.ts');
-  const records = createGuestNames(guests, domain, statics);
-  return (query) => answerNameQuery(query, records);
 }
 
 function createControlApi(

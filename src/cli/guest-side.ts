@@ -16,7 +16,6 @@ import { createPcapLink, type PcapLink } from '../link/pcap.ts';
 import type { GuestSwitch, SwitchCounters, SwitchPort } from '../link/switch.ts';
 import { createTraceLink } from '../link/trace.ts';
 import type { StackConfig } from '../stack/config.ts';
-import type { NameAnswerer } from '../stack/dns.ts';
 import {
   EVENT_IN,
   type ForwardLookup,
@@ -31,6 +30,7 @@ import {
   type LoopbackBypass,
 } from '../stack/ports.ts';
 import { NetworkStack } from '../stack/stack.ts';
+import type { NetworkNames } from './names/network-names.ts';
 import { createRawEcho } from './raw-echo.ts';
 import type { GuestTransport, TransportParts } from './transport.ts';
 import type { OpenServices, ServicesParts } from './user-net/services.ts';
@@ -70,7 +70,7 @@ export interface NetworkParts {
   readonly bridge: GuestSwitch | undefined;
   readonly bypass: LoopbackBypass | undefined;
   /** Undefined: no names are the network's own. */
-  readonly answerName: NameAnswerer | undefined;
+  readonly names: NetworkNames | undefined;
 }
 
 /** By kind, as the poller has them. */
@@ -122,7 +122,7 @@ export function createGuestWays(plans: readonly GuestPlan[], parts: TransportPar
  * @throws PasselError when the guest's capture file or its services cannot be had; nothing is left open then
  */
 export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
-  const { native, arena, forwards, guestOf, bridge, bypass, answerName } = parts;
+  const { native, arena, forwards, guestOf, bridge, bypass, names } = parts;
   const { plan, kindBase, sockets, log, transport } = way;
   let pcap: PcapLink | undefined;
   let port: SwitchPort | undefined;
@@ -154,6 +154,10 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
   }
   if (log.isEnabled('trace')) link = createTraceLink(link, arena, log);
   const rawEcho = plan.stack.icmp ? createRawEcho(sockets, log, () => stack.endTurn()) : undefined;
+  const named = names?.forGuest(plan, services, (flow, generation, fd) => {
+    stack.onServiceAnswer(flow, generation, fd);
+    stack.endTurn();
+  });
   const stack = new NetworkStack({
     arena,
     config: plan.stack,
@@ -166,8 +170,8 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
     secret: randomFillSync(new Uint32Array(8)),
     rawEcho,
     bypass,
-    services,
-    answerName,
+    services: named?.services ?? services,
+    nameServer: named?.nameServer,
   });
   return {
     plan,

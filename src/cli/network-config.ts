@@ -6,12 +6,13 @@ import { PasselError } from '../base/errors.ts';
 import { isMappedIpv4 } from '../base/ip-text.ts';
 import type { LogLevel } from '../base/logger.ts';
 import type { AddressMapConfig } from '../forward/address-map.ts';
+import type { DnsRoute } from '../forward/dns/routes.ts';
 import { type PortForwardRule, type PortRange, parsePortSpecs } from '../forward/port-spec.ts';
 import type { GuestForward } from '../qemu/user-net/guest-forward.ts';
 import type { StackConfig } from '../stack/config.ts';
 import type { HostFacts } from '../sys/host-facts.ts';
 import { buildFamilies } from './guest-addresses.ts';
-import type { StaticName } from './guest-names.ts';
+import type { StaticName } from './names/guest-names.ts';
 import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import type { NETWORK_OPTIONS } from './options/network-options.ts';
 import type { LINK_OPTIONS, PROCESS_OPTIONS } from './options/process-options.ts';
@@ -41,11 +42,15 @@ export interface ServicesConfig {
   readonly guestForwards: readonly GuestForward[];
 }
 
-/** Names that the network answers for itself: its guests', and others. */
+/** Names that the network answers for itself, its guests' and others, and who is asked about the rest. */
 export interface NamesConfig {
   /** What may stand behind a guest's name; empty: nothing. */
   readonly domain: string;
   readonly statics: readonly StaticName[];
+  /** Who is asked about other names; a route for all of them is the last. */
+  readonly routes: readonly DnsRoute[];
+  /** The host's own list of names; undefined: it is not looked at. */
+  readonly hostsPath: string | undefined;
 }
 
 /** What every stack needs to know. */
@@ -55,7 +60,7 @@ export interface NetworkConfig {
   readonly forwards: readonly PortForwardRule[];
   /** What the guest meets at addresses of its network, if there is anything: by `--user-net`. */
   readonly services?: ServicesConfig | undefined;
-  /** Left out: the resolver is asked for every name. */
+  /** Left out: the host's resolver is asked for every name, by the guest itself. */
   readonly names?: NamesConfig | undefined;
   /** `--freebind`: forwards may be bound to addresses that do not exist (yet). */
   readonly freebind: boolean;

@@ -110,7 +110,13 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
       const { socketPaths, controlPath } = running;
       const removable = [...socketPaths, controlPath, pidFile?.path].filter((path) => path !== undefined);
       const mayListen = controlPath !== undefined;
-      sandbox = await prepareSandbox({ removable, changesUser: runAs !== undefined, mayListen, log: logger });
+      sandbox = await prepareSandbox({
+        removable,
+        changesUser: runAs !== undefined,
+        mayListen,
+        mayPair: config.names !== undefined,
+        log: logger,
+      });
     }
     if (runAs !== undefined) {
       if (config.runAs === undefined) logger.info(`started as root: changing to user ${runAs.uid}, group ${runAs.gid}`);

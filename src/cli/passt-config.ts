@@ -8,6 +8,7 @@ import { inheritedFd } from '../qemu/netdev-facts.ts';
 import { readUserNet } from '../qemu/user-net/user-net.ts';
 import type { HostFacts } from '../sys/host-facts.ts';
 import { buildGuests, checkLinks, type GuestConfig, guestNames } from './guests-config.ts';
+import { buildNames } from './names/names-config.ts';
 import { buildForwards, buildNetworkConfig, checkNetworkOptions, type NetworkConfig } from './network-config.ts';
 import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import type { PasstOptionTable } from './options/passt-options.ts';
@@ -85,13 +86,12 @@ export function buildPasstConfig(given: Given, facts: HostFacts, ephemeral: Port
   const [{ transport, stack, addressMap }] = guests as [GuestConfig];
   const isInherited =
     transport.kind === 'netdev' ? inheritedFd(transport.netdev) !== undefined : transport.kind === 'fd';
-  const statics = given.all('dns-record').map(({ parsed }) => parsed);
   return {
     ...whole,
     stack,
     addressMap,
     guests,
-    names: isSeveral || statics.length > 0 ? { domain: userNet?.domainName ?? '', statics } : undefined,
+    names: buildNames(given, whole, facts, userNet),
     oneOff: given.has('one-off') || isInherited,
   };
 }

@@ -40,6 +40,8 @@ export interface SandboxOptions {
   readonly mayListen: boolean;
   /** Bytes pass between sockets through pipes. */
   readonly maySplice?: boolean;
+  /** Pairs of connected sockets are made. */
+  readonly mayPair?: boolean;
   readonly log: Logger;
 }
 
@@ -86,6 +88,7 @@ export async function prepareSandbox(options: SandboxOptions): Promise<Sandbox> 
             codeRange,
             mayListen: options.mayListen,
             maySplice: options.maySplice === true,
+            mayPair: options.mayPair === true,
           });
         if (ring) log.warn('Node holds an io_uring, which no filter confines: running without');
         else if (!filtered) log.warn('no filter of system calls for this kernel or processor: running without');

@@ -109,7 +109,8 @@ function mapToGuest(config: AddressMapConfig, address: Uint32Array): number {
   return MAP_AS_IS;
 }
 
-function isOnLink(address: Uint32Array, network: NonNullable<FamilyAddresses['ownNetwork']>): boolean {
+/** Whether an address (4 words) is in a network, or link-local. */
+export function isOnLink(address: Uint32Array, network: NonNullable<FamilyAddresses['ownNetwork']>): boolean {
   if (isLinkLocalIpv6(address)) return true;
   for (let i = 0; i < 4; i++) {
     const bits = network.prefixLength - 32 * i;

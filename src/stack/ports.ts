@@ -280,6 +280,8 @@ export const KIND_NAMESPACE_UDP_LISTENER = 11;
 
 /** Answers of the process that opens what the stack must not: see {@link GuestServices}. */
 export const KIND_SERVICES = 12;
+/** Sockets of the name server, and of those who ask it. */
+export const KIND_NAMES = 13;
 
 // ---------------------------------------------------------------------------------------------------------------- services
 
@@ -302,6 +304,21 @@ export interface GuestServices {
   fileBytes(fd: number): number;
   /** pread(2) into the arena. @returns bytes read, less than asked for at the end of the file only; or -errno */
   readFile(fd: number, offset: number, lengthBytes: number, position: number): number;
+}
+
+// ---------------------------------------------------------------------------------------------------------------- names
+
+/** The name server of the guest's network, where it has one of its own. */
+export interface NameServer {
+  /** Whether the guest finds it at this address (4 words). */
+  isAt(address: Uint32Array): boolean;
+  /**
+   * Takes a DNS query that came as a datagram.
+   * @param query - valid during the call only
+   * @param limitBytes - the longest answer that there is a way for
+   * @param answer - called once at most, from inside this call or in a later turn; the message is valid during its call only
+   */
+  ask(query: Uint8Array, limitBytes: number, answer: (message: Uint8Array) => void): void;
 }
 
 // ---------------------------------------------------------------------------------------------------------------- address map

@@ -14,7 +14,7 @@ import type { FlowModule, StackContext } from './context.ts';
 import { Counters } from './counters.ts';
 import { DhcpModule } from './dhcp.ts';
 import { Dhcpv6Module } from './dhcpv6.ts';
-import { DnsModule, type NameAnswerer } from './dns.ts';
+import { DnsModule } from './dns.ts';
 import { createFlowDescription, type FlowDescription } from './flow/description.ts';
 import { DEFAULT_FLOW_CAPACITY, FLOW_PING, FLOW_TCP, FLOW_TFTP, FLOW_UDP, FlowTable } from './flow/table.ts';
 import { TimerWheel } from './flow/timer-wheel.ts';
@@ -36,6 +36,7 @@ import {
   KIND_TCP,
   KIND_UDP,
   type LoopbackBypass,
+  type NameServer,
 } from './ports.ts';
 import { RoomQueue } from './room-queue.ts';
 import { TcpModule } from './tcp/module.ts';
@@ -70,8 +71,8 @@ export interface StackOptions {
   readonly bypass?: LoopbackBypass | undefined;
   /** What is behind addresses of the guest's network other than hosts, and its TFTP server. */
   readonly services?: GuestServices | undefined;
-  /** Answers queries about the network's own names; undefined: it has none. */
-  readonly answerName?: NameAnswerer | undefined;
+  /** Undefined: queries go to the host's resolver as any other datagram. */
+  readonly nameServer?: NameServer | undefined;
 }
 
 export class NetworkStack {
@@ -152,7 +153,7 @@ export class NetworkStack {
       tcp: this.tcp,
       udp: this.udp,
       tftp: this.tftp,
-      dns: options.answerName === undefined ? undefined : new DnsModule(this.ctx, options.answerName),
+      dns: options.nameServer === undefined ? undefined : new DnsModule(this.ctx, options.nameServer),
       reassembly: this.reassembly,
     });
   }

@@ -180,6 +180,8 @@ export interface FilterRequest {
   readonly mayListen: boolean;
   /** Allow pipe2(2) and splice(2). */
   readonly maySplice?: boolean;
+  /** Pairs of connected sockets are made. */
+  readonly mayPair?: boolean;
   readonly devices?: DeviceWork;
 }
 

@@ -45,6 +45,8 @@ export interface FilterOptions {
   readonly mayListen: boolean;
   /** Allow pipes between sockets: pipe2(2), splice(2). */
   readonly maySplice?: boolean;
+  /** Allow pairs of connected unix sockets: socketpair(2), which leads nowhere but to this process. */
+  readonly mayPair?: boolean;
   /** A process that sends commands to devices and has no network: see {@link DeviceWork}. */
   readonly devices?: DeviceWork;
 }
@@ -233,6 +235,7 @@ export function buildFilter(options: FilterOptions): Uint8Array {
   }
   for (const [name, errno] of ANSWERED) answer(name, FILTER_ERRNO | errno);
   if (options.mayListen) answer('listen', FILTER_ALLOW);
+  if (options.mayPair) answer('socketpair', FILTER_ALLOW);
   if (options.maySplice) for (const name of ['splice', 'pipe2'] as const) answer(name, FILTER_ALLOW);
   for (const name of ['kill', 'tgkill'] as const) oneOf(name, 0, [pid]);
   oneOf('dup3', 1, [STDERR_FD]);

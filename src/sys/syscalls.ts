@@ -38,6 +38,7 @@ const SYSCALLS = {
   readv: [19, 65],
   pipe2: [293, 59],
   splice: [275, 76],
+  socketpair: [53, 199],
   writev: [20, 66],
   pread64: [17, 67],
   pwrite64: [18, 68],

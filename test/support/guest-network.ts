@@ -44,10 +44,12 @@ ip addr add "$ip/$mask" dev "$interface" && ip route replace default via $router
 /**
  * @param names - of the guests
  * @param args - more options for the stack
+ * @param prepareHost - what the host needs before the stack starts
  */
 export async function createGuestNetwork(
   names: readonly string[],
-  args: readonly string[] = [],
+  args: readonly string[] | ((host: Host) => readonly string[]) = [],
+  prepareHost: (host: Host) => Promise<void> = async () => {},
 ): Promise<GuestNetwork> {
   const host = await createHost();
   const namespaces = await Promise.all(names.map((name) => createNamespace(name)));
@@ -58,10 +60,11 @@ export async function createGuestNetwork(
     '--netdev',
     `stream,id=${name},server=on,addr.type=unix,addr.path=${socketOf(name)}`,
   ]);
+  const options = typeof args === 'function' ? args(host) : args;
   let stack: StackProcess;
   let guests: NetworkGuest[] = [];
   const start = async (): Promise<void> => {
-    stack = startStack(host, stackCommand(), ['--foreground', '--conf-path', controlPath, ...links, ...args]);
+    stack = startStack(host, stackCommand(), ['--foreground', '--conf-path', controlPath, ...links, ...options]);
     guests = names.map((name, number) => {
       const namespace = namespaces[number]!;
       const mac = `52:54:00:00:00:0${number + 1}`;
@@ -88,6 +91,7 @@ export async function createGuestNetwork(
   };
   try {
     await host.sh(`cat > ${script} <<'END'\n${LEASE_SCRIPT}END\nchmod 755 ${script}`);
+    await prepareHost(host);
     await start();
   } catch (error) {
     await close();

@@ -1,8 +1,10 @@
 /** Options about several guests on one network, and about names of the network's own. */
 import { parseIp, parseIpv4 } from '../../base/ip-text.ts';
-import { type Reject, values } from './definition.ts';
+import type { DnsServer } from '../../forward/dns/routes.ts';
+import { DNS_PORT } from '../../stack/dns.ts';
+import { type Reject, value, values } from './definition.ts';
 import { GUEST } from './network-options.ts';
-import { parseDomainName } from './values.ts';
+import { parseAnyAddress, parseDomainName, parsePath } from './values.ts';
 
 export const GUESTS_OPTIONS = {
   lease: values({
@@ -19,6 +21,21 @@ export const GUESTS_OPTIONS = {
     help: 'Answer DNS questions about this name, and about this address, without asking the resolver',
     parse: parseDnsRecord,
   }),
+  'dns-server': values({
+    isExtension: true,
+    group: GUEST,
+    valueName: 'DOMAIN=ADDRESS[#PORT]',
+    help: "The resolver for names in this domain ('.': all that have no other), asked instead of the host's; 'none' as address: nobody",
+    parse: parseDnsServer,
+  }),
+  'dns-hosts': value({
+    isExtension: true,
+    group: GUEST,
+    valueName: 'PATH',
+    help: "Answer DNS questions from this hosts file; 'none': from no file",
+    defaultText: '/etc/hosts where the network has names of its own, else none',
+    parse: parsePath,
+  }),
 } as const;
 
 function parseLease(text: string, reject: Reject): { name: string; address: number } {
@@ -33,6 +50,20 @@ function parseDnsRecord(text: string, reject: Reject): { name: string; address: 
   ).toLowerCase();
   const address = parseIp(addressText) ?? reject(`an address behind '=', not '${addressText}'`);
   return { name, address };
+}
+
+/** @returns the domain, in lower case, empty for all names; and the server, undefined for `none` */
+function parseDnsServer(text: string, reject: Reject): { domain: string; server: DnsServer | undefined } {
+  const [given, target] = splitPair(text) ?? reject("a domain or '.', '=' and an address");
+  const domain =
+    given === '.' ? '' : parseDomainName(given, (expected) => reject(`${expected}, in front of '=', not '${given}'`));
+  if (target === 'none') return { domain: domain.toLowerCase(), server: undefined };
+  const [addressText, portText = String(DNS_PORT), ...more] = target.split('#');
+  const expected = `an address, with '#' and a port if it is not ${DNS_PORT}, or 'none' behind '=', not '${target}'`;
+  const address = parseAnyAddress(addressText!, () => reject(expected));
+  const port = /^\d{1,5}$/.test(portText) ? Number(portText) : 0;
+  if (port < 1 || port > 65_535 || more.length > 0) reject(expected);
+  return { domain: domain.toLowerCase(), server: { address, port } };
 }
 
 function splitPair(text: string): [string, string] | undefined {

@@ -12,10 +12,11 @@ import type { StackContext } from '../../../src/stack/context.ts';
 import { Counters } from '../../../src/stack/counters.ts';
 import { DhcpModule } from '../../../src/stack/dhcp.ts';
 import { Dhcpv6Module } from '../../../src/stack/dhcpv6.ts';
-import { DnsModule, type NameAnswerer } from '../../../src/stack/dns.ts';
+import { DnsModule } from '../../../src/stack/dns.ts';
 import { GuestState } from '../../../src/stack/guest.ts';
 import { Input } from '../../../src/stack/input.ts';
 import { NdpModule } from '../../../src/stack/ndp.ts';
+import type { NameServer } from '../../../src/stack/ports.ts';
 import { FakeLink } from '../../support/fake-link.ts';
 import { makeStackConfig } from '../../support/stack-config.ts';
 
@@ -47,11 +48,7 @@ export interface HarnessOptions extends Omit<Partial<StackConfig>, 'ipv4' | 'ipv
   readonly ipv6?: Partial<Ipv6Config>;
 }
 
-export function createHarness(
-  options: HarnessOptions = {},
-  random: () => number = () => 0.5,
-  answerName?: NameAnswerer,
-) {
+export function createHarness(options: HarnessOptions = {}, random: () => number = () => 0.5, nameServer?: NameServer) {
   const config = makeStackConfig({ ipv4: { ...ipv4, ...options.ipv4 }, ipv6: { ...ipv6, ...options.ipv6 } }, options);
   const arena = createArena(1 << 20);
   const link = new FakeLink(arena, 1 << 18, 1 << 18);
@@ -68,7 +65,7 @@ export function createHarness(
     ndp,
     dhcp: new DhcpModule(ctx),
     dhcpv6: new Dhcpv6Module(ctx),
-    dns: answerName === undefined ? undefined : new DnsModule(ctx, answerName),
+    dns: nameServer === undefined ? undefined : new DnsModule(ctx, nameServer),
     echo: { input4: nothing, input6: nothing },
     tcp: { input: nothing },
     udp: { input: (meta) => void passedOn.push(meta.l4Length) },

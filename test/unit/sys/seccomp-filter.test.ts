@@ -235,6 +235,8 @@ describe.each(['x64', 'arm64'])('the filter for %s', (name) => {
   });
   it('listens when asked to', () => {
     expect(filterWith({ mayListen: true })('listen', 5, 1)).toBe(FILTER_ALLOW);
+    expect(filterWith({})('socketpair', 1, 1, 0)).not.toBe(FILTER_ALLOW);
+    expect(filterWith({ mayPair: true })('socketpair', 1, 1, 0)).toBe(FILTER_ALLOW);
   });
 });
 

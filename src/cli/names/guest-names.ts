@@ -1,7 +1,8 @@
 /** The names of a network: its guests', with the addresses that they have now, and those that the command line adds. */
-import { isSameIp } from '../base/ip-text.ts';
-import type { NameRecords } from '../forward/dns-names.ts';
-import type { GuestSide } from './guest-side.ts';
+import { isSameIp } from '../../base/ip-text.ts';
+import { type AddressMapConfig, isOnLink } from '../../forward/address-map.ts';
+import type { OwnRecords } from '../../forward/dns/own-names.ts';
+import type { GuestSide } from '../guest-side.ts';
 
 /** A guest by its name, in lower case. */
 export interface NamedGuest {
@@ -18,15 +19,20 @@ export interface StaticName {
 /**
  * @param guests - may be filled later
  * @param domain - a name stands for the same with this behind it; empty: none
+ * @param networks - by their own networks, if they have any, it is known which addresses nobody else has names for
  */
 export function createGuestNames(
   guests: readonly NamedGuest[],
   domain: string,
   statics: readonly StaticName[],
-): NameRecords {
+  { ipv4, ipv6 }: Pick<AddressMapConfig, 'ipv4' | 'ipv6'>,
+): OwnRecords {
+  const own = [ipv4?.ownNetwork, ipv6?.ownNetwork].filter((network) => network !== undefined);
   const suffix = domain === '' ? '' : `.${domain.toLowerCase()}`;
   const full = (name: string): string => `${name}${name.includes('.') ? '' : suffix}`;
   return {
+    domain: domain.toLowerCase(),
+    isOwnAddress: (address) => own.some((network) => isOnLink(address, network)),
     addressesOf(asked) {
       const isInDomain = suffix !== '' && asked.endsWith(suffix);
       const name = isInDomain ? asked.slice(0, -suffix.length) : asked;

@@ -1,8 +1,11 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { formatIp, mapIpv4, parseIp } from '../../../src/base/ip-text.ts';
-import { createGuestNames, type NamedGuest } from '../../../src/cli/guest-names.ts';
-import type { NetworkStack } from '../../../src/stack/stack.ts';
+import { formatIp, mapIpv4, parseIp } from '../../../../src/base/ip-text.ts';
+import { createGuestNames, type NamedGuest } from '../../../../src/cli/names/guest-names.ts';
+import type { FamilyAddresses } from '../../../../src/forward/address-map.ts';
+import type { NetworkStack } from '../../../../src/stack/stack.ts';
 
+const ownNetwork = { address: mapIpv4(0x0a000200), prefixLength: 96 + 24 };
+const NETWORKS = { ipv4: { ownNetwork } as FamilyAddresses, ipv6: undefined };
 const LEASE6 = parseIp('fec0::15')!;
 
 /** A guest that has taken its address of IPv4, and of IPv6 nothing yet. */
@@ -23,7 +26,7 @@ beforeEach(() => {
     { name: 'web', address: parseIp('192.0.2.80')! },
     { name: 'db', address: parseIp('fec0::77')! },
   ];
-  names = createGuestNames([web, createGuest('db', 0x0a000210)], 'Lab.Example', statics);
+  names = createGuestNames([web, createGuest('db', 0x0a000210)], 'Lab.Example', statics, NETWORKS);
 });
 
 describe('names of guests', () => {
@@ -44,7 +47,14 @@ describe('names of guests', () => {
   it('are found by their addresses, in full', () => {
     expect(names.nameOf(parseIp('10.0.2.16')!)).toBe('db.lab.example');
     expect(names.nameOf(parseIp('10.0.2.17')!)).toBeUndefined();
-    expect(createGuestNames([web], '', []).nameOf(parseIp('10.0.2.15')!)).toBe('web');
+    expect(createGuestNames([web], '', [], { ipv4: undefined, ipv6: undefined }).nameOf(parseIp('10.0.2.15')!)).toBe(
+      'web',
+    );
+  });
+  it('are the only ones that addresses of the network have', () => {
+    const isOwn = (text: string): boolean => names.isOwnAddress(parseIp(text)!);
+    expect(['10.0.2.16', '10.0.2.99', '10.0.3.1', '192.0.2.9'].map(isOwn)).toEqual([true, true, false, false]);
+    expect(names.domain).toBe('lab.example');
   });
   it('are no others', () => {
     for (const name of ['mail', 'www.web', 'web.example', 'lab.example', '']) expect(look(name)).toBeUndefined();
