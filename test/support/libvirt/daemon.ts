@@ -17,6 +17,8 @@ export interface Libvirt {
   /** Where it keeps the sockets and PID files of passt, as seen in the host. */
   readonly passtFolder: string;
   virsh(args: readonly string[], options?: RunOptions): Promise<RunResult>;
+  /** A shell script that is virsh for this daemon, without its address; PATH is the caller's. */
+  readonly virshScript: string;
   /** Ends the daemon; domains go on until the host is closed. */
   stop(): Promise<void>;
 }
@@ -76,6 +78,7 @@ export async function startLibvirt(host: Host, options: LibvirtOptions): Promise
   return {
     passtFolder: mode === 'system' ? '/run/libvirt/qemu/passt' : join(folder, 'run/libvirt/qemu/run/passt'),
     virsh,
+    virshScript: makeVirshScript(env, asUser(mode, files.virsh, [])),
     stop: async () => {
       await stopChild(child, 10_000);
     },
@@ -144,6 +147,14 @@ function asUser(mode: LibvirtMode, command: string, args: readonly string[]): [s
   return IS_ROOT
     ? ['setpriv', [`--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', '--', command, ...args]]
     : ['unshare', ['--user', `--map-user=${INNER_USER}`, `--map-group=${INNER_USER}`, '--', command, ...args]];
+}
+
+function makeVirshScript(env: Readonly<Record<string, string>>, [command, args]: [string, string[]]): string {
+  const settings = Object.entries(env).filter(([name]) => name !== 'PATH');
+  return `#!/bin/sh
+${settings.map(([name, value]) => `export ${name}='${value}'`).join('\n')}
+exec ${[command, ...args].join(' ')} "$@"
+`;
 }
 
 /** The cache may be in a home directory that is closed to others. */
