@@ -72,11 +72,12 @@ export async function startPasst(
   // Loaded only where it is wanted.
   const opener = services === undefined ? undefined : await import('./user-net/services.ts');
   const plans = config.guests.map(
-    ({ name, transport, stack, addressMap, pcapPath }): GuestPlan => ({
+    ({ name, transport, stack, addressMap, pcapPath, impairment }): GuestPlan => ({
       name,
       stack,
       addressMap,
       pcapPath,
+      impairment,
       createTransport: (parts) =>
         transport.kind === 'netdev'
           ? createNetdevTransport(transport.netdev, oneOff, parts)

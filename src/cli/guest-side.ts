@@ -12,14 +12,14 @@ import { PasselError, reasonOf } from '../base/errors.ts';
 import { type Logger, prefixLogger } from '../base/logger.ts';
 import { type AddressMapConfig, createAddressMap } from '../forward/address-map.ts';
 import type { ForwardListeners } from '../forward/listeners.ts';
+import type { ImpairLink } from '../link/impair.ts';
+import type { Impairment } from '../link/impairment.ts';
 import { createPcapLink, type PcapLink } from '../link/pcap.ts';
-import type { GuestSwitch, SwitchCounters, SwitchPort } from '../link/switch.ts';
-import { createTraceLink } from '../link/trace.ts';
+import type { GuestSwitch, SwitchCounters } from '../link/switch.ts';
 import type { StackConfig } from '../stack/config.ts';
 import {
   EVENT_IN,
   type ForwardLookup,
-  type GuestLink,
   type HostSockets,
   KIND_LINK,
   KIND_LINK_LISTENER,
@@ -30,6 +30,7 @@ import {
   type LoopbackBypass,
 } from '../stack/ports.ts';
 import { NetworkStack } from '../stack/stack.ts';
+import { GuestWrapping } from './guest-wrapping.ts';
 import type { NetworkNames } from './names/network-names.ts';
 import { createRawEcho } from './raw-echo.ts';
 import type { GuestTransport, TransportParts } from './transport.ts';
@@ -44,6 +45,8 @@ export interface GuestPlan {
   readonly createTransport: (parts: TransportParts) => GuestTransport;
   /** Record all frames here; undefined: do not. */
   readonly pcapPath: string | undefined;
+  /** What the link is to be at first; undefined: as good as it is. */
+  readonly impairment: Impairment | undefined;
   /** Opens what the guest meets at addresses of its network; left out: nothing. @throws PasselError */
   readonly openServices?: (parts: ServicesParts) => OpenServices;
 }
@@ -83,6 +86,10 @@ export interface GuestSide {
   readonly socketPath: string | undefined;
   /** What passed the switch; undefined with one guest. */
   readonly exchange: SwitchCounters | undefined;
+  /** What its link is made worse by; undefined: nothing so far. */
+  readonly impair: ImpairLink | undefined;
+  /** Makes its link so from here on. */
+  setImpairment(impairment: Impairment): void;
   /** Sets the handlers of the events that only this guest has. */
   install(handlers: EventHandlers): void;
   /** Lets the guest in. @param onEnd - there will be no other on this link @throws PasselError */
@@ -125,8 +132,6 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
   const { native, arena, forwards, guestOf, bridge, bypass, names } = parts;
   const { plan, kindBase, sockets, log, transport } = way;
   let pcap: PcapLink | undefined;
-  let port: SwitchPort | undefined;
-  let link: GuestLink = transport.link;
   const pcapFd = plan.pcapPath === undefined ? -1 : openPcap(plan.pcapPath);
   let services: OpenServices | undefined;
   try {
@@ -135,24 +140,17 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
     if (pcapFd >= 0) closeSync(pcapFd);
     throw error;
   }
+  const port = bridge?.addPort(transport.link);
+  const wrapping = new GuestWrapping({ transport: transport.link, arena, clock: systemClock, log, port });
   if (pcapFd >= 0) {
     pcap = createPcapLink({
-      link,
+      link: transport.link,
       arena,
       fd: pcapFd,
       onError: (error) => log.warn(`--pcap: recording ended: ${reasonOf(error)}`),
     });
-    link = pcap;
+    wrapping.setRecorder(pcap);
   }
-  if (bridge !== undefined) {
-    port = bridge.addPort(link);
-    port.onMore = () => {
-      stack.onLinkReadable();
-      stack.endTurn();
-    };
-    link = port;
-  }
-  if (log.isEnabled('trace')) link = createTraceLink(link, arena, log);
   const rawEcho = plan.stack.icmp ? createRawEcho(sockets, log, () => stack.endTurn()) : undefined;
   const named = names?.forGuest(plan, services, (flow, generation, fd) => {
     stack.onServiceAnswer(flow, generation, fd);
@@ -161,7 +159,7 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
   const stack = new NetworkStack({
     arena,
     config: plan.stack,
-    link,
+    link: wrapping.top,
     sockets,
     map: createAddressMap(plan.addressMap),
     forwards: bridge === undefined ? forwards : forwardsOf(forwards, (index) => guestOf(index).plan === plan),
@@ -173,6 +171,14 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
     services: named?.services ?? services,
     nameServer: named?.nameServer,
   });
+  wrapping.onChange = (link) => stack.useLink(link);
+  const lookAtLink = (): void => {
+    stack.onLinkReadable();
+    stack.endTurn();
+  };
+  wrapping.onWake = lookAtLink;
+  if (port !== undefined) port.onMore = lookAtLink;
+  if (plan.impairment !== undefined) wrapping.setImpairment(plan.impairment);
   return {
     plan,
     stack,
@@ -180,6 +186,13 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
       return transport.socketPath;
     },
     exchange: port?.counters,
+    get impair() {
+      return wrapping.impair;
+    },
+    setImpairment(impairment) {
+      wrapping.setImpairment(impairment);
+      wrapping.wake();
+    },
     install(handlers) {
       handlers[kindBase + KIND_LINK] = (_index, events) => {
         if (transport.onHostEvent(events)) stack.onLinkReadable();
@@ -198,14 +211,14 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
         onRoom: () => stack.onLinkRoom(),
         onAttach: () => stack.onGuestConnected(),
         onGone() {
-          port?.clear();
+          wrapping.clear();
           stack.onGuestGone();
         },
         onEnd,
       }),
     close() {
       stack.close();
-      port?.clear();
+      wrapping.clear();
       rawEcho?.close();
       services?.close();
       pcap?.close();

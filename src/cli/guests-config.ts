@@ -1,13 +1,15 @@
 /** Which guests there are, by the links of the command line, and what the options about them mean. */
 import { PasselError } from '../base/errors.ts';
 import type { AddressMapConfig } from '../forward/address-map.ts';
+import type { Impairment } from '../link/impairment.ts';
 import type { Netdev } from '../qemu/netdev.ts';
 import { inheritedFd, isOverUdp, UDP_FRAME_BYTES } from '../qemu/netdev-facts.ts';
 import { readUserNet, type UserNet } from '../qemu/user-net/user-net.ts';
 import type { StackConfig } from '../stack/config.ts';
 import { ETHERNET_HEADER_BYTES } from '../wire/ethernet.ts';
+import { checkImpairedGuests, findImpairment } from './impair-config.ts';
 import type { NetworkConfig } from './network-config.ts';
-import type { GivenOptions } from './options/definition.ts';
+import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import type { PasstOptionTable } from './options/passt-options.ts';
 import { placeGuests } from './user-net/several-guests.ts';
 
@@ -27,6 +29,8 @@ export interface GuestConfig {
   readonly stack: StackConfig;
   readonly addressMap: AddressMapConfig;
   readonly pcapPath: string | undefined;
+  /** `--impair`; undefined: none. */
+  readonly impairment: Impairment | undefined;
 }
 
 type Given = GivenOptions<PasstOptionTable>;
@@ -50,6 +54,7 @@ export function guestNames(given: Given): string[] {
  */
 export function checkLinks(given: Given): void {
   const links = given.all('netdev');
+  checkImpairedGuests(narrowOptions(given), guestNames(given));
   if (given.gave('lease') && links.length < 2) {
     const values = { option: given.typed('lease'), other: 'several guests, each with a --netdev' };
     throw new PasselError('PASSEL_E_OPTION_REQUIRES', values);
@@ -108,7 +113,10 @@ export function buildGuests(
   if (links.length < 2) {
     const [name] = names;
     const { stack, addressMap, pcapPath } = network;
-    return [{ name: name!, transport: buildTransport(given), stack: { ...stack, mtu }, addressMap, pcapPath }];
+    const impairment = findImpairment(narrowOptions(given), name!);
+    return [
+      { name: name!, transport: buildTransport(given), stack: { ...stack, mtu }, addressMap, pcapPath, impairment },
+    ];
   }
   const leases = given.all('lease').map(({ parsed, typed }) => ({ ...parsed, typed }));
   const placed = placeGuests(network, userNet ?? readUserNet(''), resolvers, names, leases);
@@ -118,6 +126,7 @@ export function buildGuests(
     stack: { ...stack, mtu },
     addressMap,
     pcapPath: pcapPath === undefined ? undefined : nameInPath(pcapPath, names[number]!),
+    impairment: findImpairment(narrowOptions(given), names[number]!),
   }));
 }
 

@@ -26,7 +26,7 @@ import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import { PASTA_OPTIONS, type PastaOptionTable } from './options/pasta-options.ts';
 import { scanOptions } from './options/scan.ts';
 import type { MacAddress } from './options/values.ts';
-import { buildPastaConfig, checkPastaOptions, chooseTarget, type PastaConfig } from './pasta-config.ts';
+import { buildPastaConfig, checkPastaOptions, chooseTarget, PASTA_GUEST, type PastaConfig } from './pasta-config.ts';
 import { type FoundCommand, findCommand, openPastaNamespace } from './pasta-namespace.ts';
 import { openPidFile, type PidFile, unlinkIfThere } from './pid-file.ts';
 import { readEphemeralRange, readFacts } from './prepare-config.ts';
@@ -110,11 +110,12 @@ async function servePasta(given: Given, found: FoundCommand | undefined, isDaemo
     namespace = opened;
     const tapFd = opened.tap?.fd;
     const guest: GuestPlan = {
-      name: 'namespace',
+      name: PASTA_GUEST,
       stack: network.stack,
       addressMap: network.addressMap,
       createTransport: (parts) => (tapFd === undefined ? createNoTransport() : createTapTransport(tapFd, parts)),
       pcapPath: network.pcapPath,
+      impairment: config.impairment,
     };
     running = await startStack(network, [guest], logger, describeSplice(config, opened));
     const readiness = isDaemon ? prepareReadiness() : undefined;

@@ -5,8 +5,10 @@
 import { PasselError } from '../base/errors.ts';
 import { formatIp, formatIpv4, isMappedIpv4, mapIpv4 } from '../base/ip-text.ts';
 import type { PortForwardRule, PortRange } from '../forward/port-spec.ts';
+import type { Impairment } from '../link/impairment.ts';
 import type { HostFacts } from '../sys/host-facts.ts';
 import type { TapAddress, TapRequest, TapRoute } from '../sys/namespace.ts';
+import { checkImpairedGuests, findImpairment } from './impair-config.ts';
 import { buildForwards, buildNetworkConfig, checkNetworkOptions, type NetworkConfig } from './network-config.ts';
 import { type GivenOptions, narrowOptions } from './options/definition.ts';
 import type { PastaOptionTable } from './options/pasta-options.ts';
@@ -34,6 +36,8 @@ export interface TemplateExtras {
 
 export interface PastaConfig {
   readonly network: NetworkConfig;
+  /** `--impair`; undefined: none. */
+  readonly impairment: Impairment | undefined;
   readonly target: PastaTarget;
   /** Undefined: `--splice-only`. */
   readonly tap: TapRequest | undefined;
@@ -46,6 +50,9 @@ export interface PastaConfig {
 
 type Given = GivenOptions<PastaOptionTable>;
 
+/** The name of the namespace, where guests are called by theirs. */
+export const PASTA_GUEST = 'namespace';
+
 const DEFAULT_TAP = 'tap0';
 const NETNS_FOLDER = '/run/netns';
 const PID_MAX = 2 ** 22;
@@ -55,6 +62,7 @@ const CONFLICTS = [
   ['no-splice', 'splice-only'],
   ['userns', 'netns-only'],
   ['splice-only', 'config-net'],
+  ['splice-only', 'impair'],
 ] as const;
 
 /**
@@ -68,6 +76,7 @@ export function checkPastaOptions(given: Given): void {
       throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: given.typed(a), other: given.typed(b) });
     }
   }
+  checkImpairedGuests(narrowOptions(given), [PASTA_GUEST]);
   const target = chooseTarget(given);
   if (given.gave('stats') && !given.has('foreground') && target.kind === 'join') {
     throw new PasselError('PASSEL_E_OPTION_REQUIRES', { option: given.typed('stats'), other: '--foreground' });
@@ -132,6 +141,7 @@ export function buildPastaConfig(
     ([network.templates.ipv4, network.templates.ipv6].find((template) => template !== '') || DEFAULT_TAP);
   return {
     network,
+    impairment: findImpairment(narrowOptions(given), PASTA_GUEST),
     target: chooseTarget(given),
     tap: given.has('splice-only')
       ? undefined

@@ -10,6 +10,7 @@
  */
 import type { Arena } from '../base/arena.ts';
 import { type GuestLink, LINK_IDLE } from '../stack/ports.ts';
+import { createRandom } from './random.ts';
 
 /** Probabilities, 0 … 1, drawn per frame in this order; at most one of them strikes. */
 export interface FaultRates {
@@ -301,16 +302,5 @@ function completeRates(rates: FaultRates = {}): Required<FaultRates> {
     duplicate: rates.duplicate ?? 0,
     reorder: rates.reorder ?? 0,
     corrupt: rates.corrupt ?? 0,
-  };
-}
-
-/** mulberry32: small, fast, and the same everywhere. @returns numbers in [0, 1) */
-function createRandom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000;
   };
 }

@@ -100,12 +100,13 @@ export class SwitchPort implements GuestLink {
   onMore: () => void = ignore;
 
   private readonly bridge: GuestSwitch;
-  private readonly link: GuestLink;
+  private link: GuestLink;
   private readonly view: DataView;
   private readonly bytes: Uint8Array;
   private readonly ourMacHi: number;
   private readonly ourMacLo: number;
-  private readonly keptBytes: number;
+  private readonly defaultKeptBytes: number;
+  private keptBytes: number;
   /** The last source learned and still known to be here, since a guest seldom has another. */
   private sourceHi = -1;
   private sourceLo = -1;
@@ -122,7 +123,17 @@ export class SwitchPort implements GuestLink {
     this.bytes = options.arena.bytes;
     this.ourMacHi = options.ourMacHi;
     this.ourMacLo = options.ourMacLo;
-    this.keptBytes = options.keptBytes ?? DEFAULT_KEPT_BYTES;
+    this.defaultKeptBytes = options.keptBytes ?? DEFAULT_KEPT_BYTES;
+    this.keptBytes = this.defaultKeptBytes;
+  }
+
+  /**
+   * Plugs in another link to the same guest: the same transport in another wrapping.
+   * @param keptBytes - of its room, for the stack; left out: what the switch was made with
+   */
+  useLink(link: GuestLink, keptBytes: number = this.defaultKeptBytes): void {
+    this.link = link;
+    this.keptBytes = keptBytes;
   }
 
   get connected(): boolean {

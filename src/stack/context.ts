@@ -16,7 +16,8 @@ export interface StackContext {
   readonly arena: Arena;
   readonly view: DataView;
   readonly config: StackConfig;
-  readonly link: GuestLink;
+  /** Another one may take its place between turns: see {@link NetworkStack.useLink}. Nobody keeps it. */
+  link: GuestLink;
   readonly sockets: HostSockets;
   readonly map: AddressMap;
   readonly forwards: ForwardLookup;

@@ -269,6 +269,11 @@ export class NetworkStack {
     return this.ctx.guest;
   }
 
+  /** Has the stack send and receive by another link to the same guest, of the same properties: between turns. */
+  useLink(link: GuestLink): void {
+    this.ctx.link = link;
+  }
+
   /** Whether a guest is attached. */
   get isGuestConnected(): boolean {
     return this.ctx.link.connected;

@@ -2,8 +2,11 @@ import { openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll } from 'vitest';
+import { systemClock } from '../../src/base/clock.ts';
 import { type Logger, silentLogger } from '../../src/base/logger.ts';
 import { createFaultLink } from '../../src/link/fault.ts';
+import { createImpairLink } from '../../src/link/impair.ts';
+import { NO_IMPAIRMENT, type WayImpairment } from '../../src/link/impairment.ts';
 import { createPcapLink } from '../../src/link/pcap.ts';
 import { createTraceLink } from '../../src/link/trace.ts';
 import { createDatagramTransport } from './datagram-transport.ts';
@@ -28,6 +31,36 @@ describeGuestLink('stream, traced', () =>
 
 describeGuestLink('stream, through a fault injector without faults', () =>
   createStreamTransport((link, arena) => createFaultLink({ link, arena, seed: 1 })),
+);
+
+/** Nothing that shows, but every frame goes all the way. */
+const HARMLESS: WayImpairment = {
+  ...{ delayMs: 0, jitterMs: 0, loss: 0, duplicate: 0, reorder: 0 },
+  ...{ bitsPerSecond: 0, limitBytes: 0, seed: 1 },
+};
+
+describeGuestLink('stream, through an impairment that is switched off', () =>
+  createStreamTransport((link, arena) => {
+    const impair = createImpairLink({ link, arena, clock: systemClock });
+    impair.configure(NO_IMPAIRMENT);
+    return impair;
+  }),
+);
+
+describeGuestLink('stream, through an impairment without effect', () =>
+  createStreamTransport((link, arena) => {
+    const impair = createImpairLink({ link, arena, clock: systemClock });
+    impair.configure({ toGuest: HARMLESS, fromGuest: HARMLESS });
+    return impair;
+  }),
+);
+
+describeGuestLink('tap, with virtio-net headers and through an impairment without effect', () =>
+  createTapTransport({ vnetHeader: true }, (link, arena) => {
+    const impair = createImpairLink({ link, arena, clock: systemClock });
+    impair.configure({ toGuest: HARMLESS, fromGuest: HARMLESS });
+    return impair;
+  }),
 );
 
 describeGuestLink('stream, through all wrappers', () =>

@@ -8,11 +8,13 @@
  *     POST   /v1/forwards          {"proto": "tcp"|"udp", "spec": "8080:80"}
  *     DELETE /v1/forwards/ID
  *     DELETE /v1/forwards?proto=tcp|udp&spec=8080:80
+ *     POST   /v1/impair            {"guest": "db"|null, "spec": "delay=20ms"|"off"}
  *
  * What is not known is refused, so that nobody believes that it had an effect.
  */
 import type { ForwardProto } from '../../forward/port-spec.ts';
 import type { ForwardRules } from './forward-rules.ts';
+import { setImpairment } from './impairments.ts';
 import { type Answer, type AnswerRequest, checkNames, createAnswerer, type Routes, refuse } from './requests.ts';
 import { countPositions, type ViewOptions, viewFlows, viewForward, viewStatus } from './view.ts';
 import { type SplicePage, type SpliceViewOptions, viewSplices } from './view-splices.ts';
@@ -35,6 +37,7 @@ const ROUTES: Routes<ControlApi> = {
   '/v1/splices': { GET: getSplices },
   '/v1/forwards': { GET: getForwards, POST: addForward, DELETE: removeBySpec },
   '/v1/forwards/ID': { DELETE: removeById },
+  '/v1/impair': { POST: impair },
 };
 
 /** How a network stack answers. */
@@ -93,6 +96,14 @@ async function removeBySpec({ forwards }: ControlApi, query: URLSearchParams): P
   return { status: 200, body: { forwards: removed.map(viewForward) } };
 }
 
+function impair({ view }: ControlApi, query: URLSearchParams, body: string): Answer {
+  checkNames('parameter', query.keys(), []);
+  const request = parseObject(body);
+  checkNames('field', Object.keys(request), ['guest', 'spec']);
+  const guests = setImpairment(view.guests, request['guest'], checkSpec(request['spec'], 'delay=20ms'));
+  return { status: 200, body: { guests } };
+}
+
 function readNumber(query: URLSearchParams, name: string, min: number, max: number): number | undefined {
   const text = query.get(name);
   if (text === null) return undefined;
@@ -115,7 +126,7 @@ function checkProto(value: unknown): ForwardProto {
   return value === 'tcp' || value === 'udp' ? value : refuse("'proto' must be tcp or udp");
 }
 
-function checkSpec(value: unknown): string {
-  if (typeof value !== 'string' || value === '') return refuse("'spec' must be a text such as 8080:80");
+function checkSpec(value: unknown, example = '8080:80'): string {
+  if (typeof value !== 'string' || value === '') return refuse(`'spec' must be a text such as ${example}`);
   return value.length > SPEC_MAX_LENGTH ? refuse(`'spec' must have at most ${SPEC_MAX_LENGTH} characters`) : value;
 }

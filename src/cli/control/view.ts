@@ -8,6 +8,7 @@ import { FLOW_PING, FLOW_TCP, FLOW_UDP } from '../../stack/flow/table.ts';
 import type { GuestSide } from '../guest-side.ts';
 import { servingPid } from '../serving-pid.ts';
 import { VERSION } from '../version.ts';
+import { type ImpairmentView, viewImpairment } from './impairments.ts';
 
 export interface EndpointView {
   readonly address: string;
@@ -94,6 +95,8 @@ export interface GuestView {
   readonly counters: Readonly<Record<string, number>>;
   /** What it sends to other guests and gets from them; null where it has no others. */
   readonly exchange: SwitchCounters | null;
+  /** What its link is made worse by; null: nothing. */
+  readonly impairment: ImpairmentView | null;
 }
 
 /** The first guest's, and all of them under `guests`. */
@@ -131,7 +134,8 @@ export function viewStatus({ guests, listeners }: ViewOptions): StatusView {
   };
 }
 
-function viewGuest({ plan, stack, socketPath, exchange }: GuestSide): GuestView {
+function viewGuest(side: GuestSide): GuestView {
+  const { plan, stack, socketPath, exchange } = side;
   const { guest, flows } = stack;
   const config = plan.stack;
   const now = stack.nowMs();
@@ -181,6 +185,7 @@ function viewGuest({ plan, stack, socketPath, exchange }: GuestSide): GuestView 
     },
     counters: { ...stack.counters },
     exchange: exchange === undefined ? null : { ...exchange },
+    impairment: viewImpairment(side),
   };
 }
 

@@ -3,6 +3,7 @@
  * (`--conf-path`). Tables for people, the JSON of whoever answers for programs. Exit status: 0 done, 1 refused or not understood, 2 nobody answers.
  */
 import { PasselError } from '../../base/errors.ts';
+import type { NamedImpairmentView } from '../control/impairments.ts';
 import type { FlowPage, FlowView, ForwardView, StatusView } from '../control/view.ts';
 import type { SplicePage } from '../control/view-splices.ts';
 import { CTL_OPTIONS, type CtlOptionTable } from '../options/ctl-options.ts';
@@ -11,7 +12,7 @@ import { scanOptions } from '../options/scan.ts';
 import type { ClientView, PrStatusView, RequestView, ReservationsView } from '../pr-helper/control-view.ts';
 import { type AskStack, createClient } from './client.ts';
 import { formatClients, formatPrStatus, formatRequests, formatReservations } from './pr-tables.ts';
-import { formatFlows, formatForwards, formatSplices, formatStatus } from './tables.ts';
+import { formatFlows, formatForwards, formatImpairments, formatSplices, formatStatus } from './tables.ts';
 
 const COMMANDS = `
 Commands:
@@ -22,6 +23,8 @@ Commands:
   forward add PROTO SPEC      forward more: PROTO tcp or udp, SPEC as for -t and -u
   forward delete ID           close a forward, by its number...
   forward delete PROTO SPEC   ...or by what it was made of
+  impair GUEST SPEC           make the link to a guest worse, as --impair does; '-' stands for all guests
+  impair GUEST off            make it as good as it is
 of a reservation helper:
   clients                     who is connected, and how that went
   requests                    requests that devices have not answered
@@ -29,7 +32,7 @@ of a reservation helper:
 `;
 
 const EXPECTED =
-  'status, flows, splices, forwards, forward add PROTO SPEC, forward delete ID or PROTO SPEC, clients, requests or reservations';
+  'status, flows, splices, forwards, forward add PROTO SPEC, forward delete ID or PROTO SPEC, impair GUEST SPEC, clients, requests or reservations';
 /** What the control socket gives in one page at most. */
 const PAGE_MAX = 1000;
 
@@ -65,6 +68,13 @@ function chooseCommand(given: GivenOptions<CtlOptionTable>): (ask: AskStack) => 
     if (given.gave(option) && command !== 'flows') {
       throw new PasselError('PASSEL_E_OPTION_REQUIRES', { option: given.typed(option), other: 'flows' });
     }
+  }
+  if (command === 'impair' && verb !== undefined && operands.length === 1) {
+    const request = { guest: verb === '-' ? null : verb, spec: operands[0] };
+    return async (ask) =>
+      show((await ask('POST', '/v1/impair', request)) as { guests: NamedImpairmentView[] }, ({ guests }) =>
+        formatImpairments(guests),
+      );
   }
   switch (named) {
     case 'status':

@@ -1,5 +1,6 @@
 /** The control socket's answers as text for people. */
 import { printable } from '../../base/errors.ts';
+import type { ImpairmentView, NamedImpairmentView } from '../control/impairments.ts';
 import type { EndpointView, FlowView, ForwardView, GuestView, StatusView } from '../control/view.ts';
 import type { SpliceView } from '../control/view-splices.ts';
 
@@ -135,9 +136,37 @@ function describeGuest(status: GuestView): [string, string][] {
     const { forwarded, dropped, spoofed } = exchange;
     lines.push(['switch', `${forwarded} frames to other guests, ${dropped} from them dropped, ${spoofed} in our name`]);
   }
+  for (const [i, line] of describeImpairment(status.impairment).entries())
+    lines.push([i === 0 ? 'impaired' : '', line]);
   const counted = Object.entries(status.counters).filter(([, count]) => count !== 0);
   for (const [i, [name, count]] of counted.entries()) lines.push([i === 0 ? 'counters' : '', `${name} ${count}`]);
   return lines;
+}
+
+function describeImpairment(impairment: ImpairmentView | null): string[] {
+  const ways = [
+    ['to it', impairment?.toGuest],
+    ['from it', impairment?.fromGuest],
+  ] as const;
+  return ways.flatMap(([name, way]) => {
+    if (way === null || way === undefined) return [];
+    const { spec, passed, lost, dropped, duplicated, reordered, queuedFrames } = way;
+    const rare = [
+      ...(duplicated > 0 ? [`${duplicated} doubled`] : []),
+      ...(reordered > 0 ? [`${reordered} sent ahead`] : []),
+    ];
+    const counts = [`${passed} frames`, `${lost} lost`, `${dropped} dropped`, ...rare, `${queuedFrames} under way`];
+    return [`${name}: ${spec}; ${counts.join(', ')}`];
+  });
+}
+
+export function formatImpairments(guests: readonly NamedImpairmentView[]): string {
+  return guests
+    .map(({ name, impairment }) => {
+      const lines = describeImpairment(impairment);
+      return `${name}: ${lines.length === 0 ? 'as good as it is' : lines.join(`\n${' '.repeat(name.length + 2)}`)}\n`;
+    })
+    .join('');
 }
 
 export function formatEndpoint({ address, port }: EndpointView): string {

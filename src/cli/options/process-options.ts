@@ -1,5 +1,6 @@
 /** Options about the process itself: messages, files, users. Shared by all executables that run a network stack. */
-import { flag, value } from './definition.ts';
+import { flag, value, values } from './definition.ts';
+import { parseImpairRequest } from './impair-value.ts';
 import { parseLogSize, parsePath, parseSeconds, parseUserGroup, parseWord } from './values.ts';
 
 const MESSAGES = 'Messages:';
@@ -72,7 +73,7 @@ export const PROCESS_OPTIONS = {
   }),
 } as const;
 
-/** Value of `--pcap`, which belongs to the link. */
+/** Options of the link, whatever it is. */
 export const LINK_OPTIONS = {
   pcap: value({
     short: 'p',
@@ -80,5 +81,12 @@ export const LINK_OPTIONS = {
     valueName: 'PATH',
     help: 'Record all frames to and from the guest in this file',
     parse: parsePath,
+  }),
+  impair: values({
+    isExtension: true,
+    group: 'Link:',
+    valueName: '[GUEST:]SPEC',
+    help: 'Make the link worse, as tc netem does: delay=, jitter=, loss=, duplicate=, reorder=, rate=, limit=, seed=; for one direction with to-guest. or from-guest. in front',
+    parse: parseImpairRequest,
   }),
 } as const;

@@ -99,6 +99,7 @@ describe('tables', () => {
       flows: { tcp: 1, udp: 2, ping: 3, capacity: 4 },
       counters: { guestFrames: 6, badTcp: 0 },
       exchange: null,
+      impairment: null,
     };
     const status: StatusView = { version: '1', pid: 7, uptimeSeconds: 3, listeners: 5, ...guest, guests: [guest] };
     expect(formatStatus(status).split('\n')).toEqual([

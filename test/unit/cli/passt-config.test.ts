@@ -214,3 +214,29 @@ describe('combinations that make no sense', () => {
     expect(() => build(line)).toThrow(message);
   });
 });
+
+describe('--impair', () => {
+  const delays = (line: string): (number | undefined)[] =>
+    build(line).guests.map(({ impairment }) => impairment?.toGuest?.delayMs);
+  const several =
+    '--netdev stream,id=a,server=on,addr.type=unix,addr.path=/a --netdev stream,id=b,server=on,addr.type=unix,addr.path=/b';
+
+  it('is nothing unless it is given, and for every guest that none names', () => {
+    expect(delays('')).toEqual([undefined]);
+    expect(delays(`${several} --impair delay=1ms`)).toEqual([1, 1]);
+    expect(delays(`${several} --impair b:delay=1ms`)).toEqual([undefined, 1]);
+  });
+
+  it('counts by the last one that names the guest, then by the last that names none', () => {
+    expect(delays('--impair delay=1ms --impair delay=2ms')).toEqual([2]);
+    expect(delays(`${several} --impair a:delay=3ms --impair delay=1ms --impair delay=2ms`)).toEqual([3, 2]);
+  });
+
+  it('is for guests that there are', () => {
+    expect(() => build('--impair guest:delay=1ms')).not.toThrow();
+    expect(() => build('--impair web:delay=1ms')).toThrow(
+      "--impair: 'web:delay=1ms' is not valid: expected guest in front of ':'",
+    );
+    expect(() => build(`${several} --impair c:delay=1ms`)).toThrow("expected a or b in front of ':'");
+  });
+});

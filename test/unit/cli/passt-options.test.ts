@@ -99,6 +99,7 @@ const SAMPLES: Partial<Record<keyof typeof PASST_OPTIONS, Sample>> = {
   'dns-record': { value: 'printer=192.0.2.9', does: ({ names }) => names?.statics[0]?.name === 'printer' },
   'one-off': { does: (config) => config.oneOff },
   'user-net': { value: 'user', does: ({ stack }) => stack.ipv4?.guestAddress === mapped(10, 0, 2, 15) },
+  impair: { value: 'loss=1%', does: ({ guests }) => guests[0]?.impairment?.toGuest?.loss === 0.01 },
   pcap: { value: '/p', does: (config) => config.pcapPath === '/p' },
   mtu: { value: '9000', does: ({ stack }) => stack.mtu === 9000 },
   address: { value: '10.1.2.3', does: ({ stack }) => stack.ipv4?.guestAddress === mapped(10, 1, 2, 3) },

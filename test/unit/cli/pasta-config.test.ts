@@ -196,3 +196,13 @@ describe('names', () => {
     });
   });
 });
+
+describe('--impair', () => {
+  it('is for the only link that there is', () => {
+    expect(build('').impairment).toBeUndefined();
+    expect(build('--impair delay=1ms').impairment?.fromGuest?.delayMs).toBe(1);
+    expect(build('--impair namespace:delay=2ms').impairment?.fromGuest?.delayMs).toBe(2);
+    expect(() => build('--impair web:delay=2ms')).toThrow('expected namespace in front of');
+    expect(() => build('--impair delay=2ms --splice-only')).toThrow('exclude each other');
+  });
+});

@@ -176,3 +176,18 @@ describe('a switch', () => {
     expect(() => bridge.addPort(new FakeLink(arena, 1 << 20, 1 << 20, 2))).toThrow(/virtio-net/);
   });
 });
+
+describe('a port whose link is put into another wrapping', () => {
+  it('sends by the new one, and leaves of its room what is asked for', () => {
+    const replaced = new FakeLink(arena);
+    ports[1]!.useLink(replaced);
+    send(0, frame(BROADCAST, ONE, 'a'));
+    expect([links[1]!.sent.length, replaced.sent.length]).toEqual([0, 1]);
+    ports[1]!.useLink(replaced, replaced.roomBytes());
+    send(0, frame(BROADCAST, ONE, 'b'));
+    expect([replaced.sent.length, ports[1]!.counters.dropped]).toEqual([1, 1]);
+    ports[1]!.useLink(links[1]!);
+    send(0, frame(BROADCAST, ONE, 'c'));
+    expect([links[1]!.sent.length, replaced.sent.length]).toEqual([1, 1]);
+  });
+});
