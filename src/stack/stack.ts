@@ -107,7 +107,7 @@ export class NetworkStack {
     const capacity = options.flowCapacity ?? DEFAULT_FLOW_CAPACITY;
     this.clock = clock;
     this.flows = new FlowTable(capacity, [secret[0]!, secret[1]!]);
-    this.timers = new TimerWheel(capacity, clock.nowMs());
+    this.timers = new TimerWheel(capacity, clock.nowMs(), this.flows.columns);
     this.ctx = {
       arena,
       view: arena.view,

@@ -13,6 +13,8 @@
  * taken lowest first, so memory follows the highest number of flows ever open at once.
  */
 
+import { ColumnBlock } from '../../base/column-block.ts';
+
 export const FLOW_FREE = 0;
 export const FLOW_TCP = 1;
 export const FLOW_UDP = 2;
@@ -22,8 +24,13 @@ export const FLOW_TFTP = 4;
 /** passt's limit too: 2^17 entries. */
 export const DEFAULT_FLOW_CAPACITY = 131_072;
 
+/** All that is kept by flow, here and by the modules, and something for the space between columns. */
+const BYTES_PER_FLOW = 352;
+
 export class FlowTable {
   readonly capacity: number;
+  /** Where modules have their own columns, which have `capacity` entries as well. */
+  readonly columns: ColumnBlock;
   /** FLOW_… kind; FLOW_FREE for entries not in use. */
   readonly kind: Uint8Array;
   /** 1 from `retire` until `sweep`. */
@@ -73,27 +80,29 @@ export class FlowTable {
   /** @param secret two random 32-bit words that key the hash */
   constructor(capacity: number, secret: readonly [number, number]) {
     this.capacity = capacity;
-    this.kind = new Uint8Array(capacity);
-    this.retired = new Uint8Array(capacity);
-    this.family = new Uint8Array(capacity);
-    this.generation = new Uint32Array(capacity);
-    this.fd = new Int32Array(capacity);
-    this.guestAddress = new Uint32Array(capacity * 4);
-    this.guestPort = new Uint16Array(capacity);
-    this.peerAddress = new Uint32Array(capacity * 4);
-    this.peerPort = new Uint16Array(capacity);
-    this.fromHost = new Uint8Array(capacity);
-    this.openedMs = new Float64Array(capacity);
-    this.bytesToGuest = new Float64Array(capacity);
-    this.bytesToHost = new Float64Array(capacity);
-    this.roomNext = new Int32Array(capacity);
-    this.roomQueued = new Uint8Array(capacity);
-    this.hash = new Uint32Array(capacity);
-    this.nextFree = new Int32Array(capacity);
-    this.retiredList = new Int32Array(capacity);
+    const columns = new ColumnBlock(capacity * BYTES_PER_FLOW);
+    this.columns = columns;
+    this.kind = columns.uint8(capacity);
+    this.retired = columns.uint8(capacity);
+    this.family = columns.uint8(capacity);
+    this.generation = columns.uint32(capacity);
+    this.fd = columns.int32(capacity);
+    this.guestAddress = columns.uint32(capacity * 4);
+    this.guestPort = columns.uint16(capacity);
+    this.peerAddress = columns.uint32(capacity * 4);
+    this.peerPort = columns.uint16(capacity);
+    this.fromHost = columns.uint8(capacity);
+    this.openedMs = columns.float64(capacity);
+    this.bytesToGuest = columns.float64(capacity);
+    this.bytesToHost = columns.float64(capacity);
+    this.roomNext = columns.int32(capacity);
+    this.roomQueued = columns.uint8(capacity);
+    this.hash = columns.uint32(capacity);
+    this.nextFree = columns.int32(capacity);
+    this.retiredList = columns.int32(capacity);
     let slotCount = 16;
     while (slotCount < capacity * 2) slotCount *= 2;
-    this.slots = new Int32Array(slotCount);
+    this.slots = columns.int32(slotCount);
     this.mask = slotCount - 1;
     this.keyA = secret[0] | 1;
     this.keyB = secret[1] >>> 0;

@@ -8,6 +8,8 @@
  * The wheel does not run by itself: its owner asks `nextDueMs` how long it may sleep and calls `advance`.
  */
 
+import { ColumnBlock } from '../../base/column-block.ts';
+
 const TICK_MS = 4;
 const SLOT_BITS = 8;
 const SLOTS = 1 << SLOT_BITS;
@@ -33,12 +35,12 @@ export class TimerWheel {
   /** A lower bound of the tick at which something is to be done next. */
   private earliestTick = Number.POSITIVE_INFINITY;
 
-  constructor(capacity: number, nowMs: number) {
-    this.deadline = new Float64Array(capacity);
-    this.filedTick = new Float64Array(capacity);
-    this.filedSlot = new Uint16Array(capacity);
-    this.next = new Int32Array(capacity);
-    this.previous = new Int32Array(capacity);
+  constructor(capacity: number, nowMs: number, columns = new ColumnBlock(0)) {
+    this.deadline = columns.float64(capacity);
+    this.filedTick = columns.float64(capacity);
+    this.filedSlot = columns.uint16(capacity);
+    this.next = columns.int32(capacity);
+    this.previous = columns.int32(capacity);
     this.currentTick = Math.floor(nowMs / TICK_MS);
   }
 

@@ -81,7 +81,7 @@ export class EchoModule implements FlowModule {
   private flowOfRawId: Int32Array | undefined;
 
   constructor(ctx: StackContext, icmpErrors: IcmpErrorSender, raw?: RawEcho) {
-    const { capacity } = ctx.flows;
+    const { capacity, columns } = ctx.flows;
     this.ctx = ctx;
     this.icmpErrors = icmpErrors;
     this.socketErrors = new SocketErrors(ctx, icmpErrors);
@@ -90,10 +90,10 @@ export class EchoModule implements FlowModule {
     this.slots = ctx.arena.allocate(BATCH_MESSAGES * SLOT_BYTES);
     this.metas = ctx.arena.allocate(BATCH_MESSAGES * DATAGRAM_META_BYTES);
     this.worstBytes = Math.max(this.packets.roomFor(4, MAX_MESSAGE_BYTES), this.packets.roomFor(6, MAX_MESSAGE_BYTES));
-    this.remoteAddress = new Uint32Array(capacity * 4);
-    this.hopLimit = new Uint8Array(capacity);
-    this.lastBytes = new Uint16Array(capacity);
-    this.rawId = new Uint32Array(capacity);
+    this.remoteAddress = columns.uint32(capacity * 4);
+    this.hopLimit = columns.uint8(capacity);
+    this.lastBytes = columns.uint16(capacity);
+    this.rawId = columns.uint32(capacity);
     if (raw !== undefined) raw.onMessage = (family, source, message) => this.takeRaw(family, source, message);
   }
 

@@ -8,6 +8,8 @@
  * directions close independently, and each of FIN seen / FIN passed on / FIN acknowledged is one bit.
  */
 
+import type { ColumnBlock } from '../../base/column-block.ts';
+
 /** Entry not in use. */
 export const STATE_NONE = 0;
 /** The guest's SYN waits for the host's connect to finish. */
@@ -142,44 +144,44 @@ export class TcpColumns {
   /** Sum of addresses and protocol for the checksum, folded to 16 bits. */
   readonly pseudoSum: Uint16Array;
 
-  constructor(capacity: number) {
-    this.state = new Uint8Array(capacity);
-    this.flags = new Uint32Array(capacity);
-    this.iss = new Uint32Array(capacity);
-    this.sndUna = new Uint32Array(capacity);
-    this.sndNxt = new Uint32Array(capacity);
-    this.sndWnd = new Uint32Array(capacity);
-    this.maxWnd = new Uint32Array(capacity);
-    this.sndWl1 = new Uint32Array(capacity);
-    this.sndWl2 = new Uint32Array(capacity);
-    this.sndScale = new Uint8Array(capacity);
-    this.mss = new Uint16Array(capacity);
-    this.finSeq = new Uint32Array(capacity);
-    this.queueSeq = new Uint32Array(capacity);
-    this.peekOffset = new Uint32Array(capacity);
-    this.recover = new Uint32Array(capacity);
-    this.resentEnd = new Uint32Array(capacity);
-    this.lostEnd = new Uint32Array(capacity);
-    this.sendLimit = new Uint32Array(capacity);
-    this.dupAcks = new Uint8Array(capacity);
-    this.rttSeq = new Uint32Array(capacity);
-    this.rttStartMs = new Float64Array(capacity);
-    this.srttMs = new Float32Array(capacity);
-    this.rttVarMs = new Float32Array(capacity);
-    this.rtoMs = new Float32Array(capacity);
-    this.timerKind = new Uint8Array(capacity);
-    this.retries = new Uint8Array(capacity);
-    this.stalledMs = new Float64Array(capacity);
-    this.heardMs = new Float64Array(capacity);
-    this.rcvNxt = new Uint32Array(capacity);
-    this.ackedSeq = new Uint32Array(capacity);
-    this.dialogue = new Uint8Array(capacity);
-    this.rcvEdge = new Uint32Array(capacity);
-    this.rcvScale = new Uint8Array(capacity);
-    this.guestFinSeq = new Uint32Array(capacity);
-    this.spilled = new Uint32Array(capacity);
-    this.gatherSlot = new Uint8Array(capacity);
-    this.pseudoSum = new Uint16Array(capacity);
+  constructor(capacity: number, columns: ColumnBlock) {
+    this.state = columns.uint8(capacity);
+    this.flags = columns.uint32(capacity);
+    this.iss = columns.uint32(capacity);
+    this.sndUna = columns.uint32(capacity);
+    this.sndNxt = columns.uint32(capacity);
+    this.sndWnd = columns.uint32(capacity);
+    this.maxWnd = columns.uint32(capacity);
+    this.sndWl1 = columns.uint32(capacity);
+    this.sndWl2 = columns.uint32(capacity);
+    this.sndScale = columns.uint8(capacity);
+    this.mss = columns.uint16(capacity);
+    this.finSeq = columns.uint32(capacity);
+    this.queueSeq = columns.uint32(capacity);
+    this.peekOffset = columns.uint32(capacity);
+    this.recover = columns.uint32(capacity);
+    this.resentEnd = columns.uint32(capacity);
+    this.lostEnd = columns.uint32(capacity);
+    this.sendLimit = columns.uint32(capacity);
+    this.dupAcks = columns.uint8(capacity);
+    this.rttSeq = columns.uint32(capacity);
+    this.rttStartMs = columns.float64(capacity);
+    this.srttMs = columns.float32(capacity);
+    this.rttVarMs = columns.float32(capacity);
+    this.rtoMs = columns.float32(capacity);
+    this.timerKind = columns.uint8(capacity);
+    this.retries = columns.uint8(capacity);
+    this.stalledMs = columns.float64(capacity);
+    this.heardMs = columns.float64(capacity);
+    this.rcvNxt = columns.uint32(capacity);
+    this.ackedSeq = columns.uint32(capacity);
+    this.dialogue = columns.uint8(capacity);
+    this.rcvEdge = columns.uint32(capacity);
+    this.rcvScale = columns.uint8(capacity);
+    this.guestFinSeq = columns.uint32(capacity);
+    this.spilled = columns.uint32(capacity);
+    this.gatherSlot = columns.uint8(capacity);
+    this.pseudoSum = columns.uint16(capacity);
   }
 
   /** Prepares the columns of an entry just opened. Numbers that the handshake sets are left alone. */

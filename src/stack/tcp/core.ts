@@ -64,10 +64,10 @@ export class TcpCore {
     this.sockets = ctx.sockets;
     this.view = ctx.view;
     this.flows = ctx.flows;
-    const { capacity } = ctx.flows;
-    this.columns = new TcpColumns(capacity);
+    const { capacity, columns } = ctx.flows;
+    this.columns = new TcpColumns(capacity, columns);
     // Twice: while the list is served, flows file themselves again behind those that are still to come.
-    this.turnFlows = new Int32Array(2 * capacity);
+    this.turnFlows = columns.int32(2 * capacity);
     this.listOffset = ctx.arena.allocate(GATHER_SLOTS * GATHER_SEGMENTS * LIST_ENTRY_BYTES);
     this.sumsOffset = ctx.arena.allocate(PEEK_SEGMENTS * 4);
   }

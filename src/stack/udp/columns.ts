@@ -1,3 +1,4 @@
+import type { ColumnBlock } from '../../base/column-block.ts';
 import type { FlowTable } from '../flow/table.ts';
 import { sumAddresses } from '../fragment/guest-packets.ts';
 
@@ -25,19 +26,19 @@ export class UdpColumns {
   /** `sumAddresses` of peer and guest. */
   readonly addressSum: Uint16Array;
 
-  constructor(capacity: number) {
-    this.via = new Int32Array(capacity);
-    this.remoteAddress = new Uint32Array(capacity * 4);
-    this.remotePort = new Uint16Array(capacity);
-    this.remoteScope = new Uint32Array(capacity);
-    this.localAddress = new Uint32Array(capacity * 4);
-    this.localScope = new Uint32Array(capacity);
-    this.localFamily = new Uint8Array(capacity);
-    this.hopLimit = new Uint8Array(capacity);
-    this.seen = new Uint8Array(capacity);
-    this.lastBytes = new Uint16Array(capacity);
-    this.refusesRuns = new Uint8Array(capacity);
-    this.addressSum = new Uint16Array(capacity);
+  constructor(capacity: number, columns: ColumnBlock) {
+    this.via = columns.int32(capacity);
+    this.remoteAddress = columns.uint32(capacity * 4);
+    this.remotePort = columns.uint16(capacity);
+    this.remoteScope = columns.uint32(capacity);
+    this.localAddress = columns.uint32(capacity * 4);
+    this.localScope = columns.uint32(capacity);
+    this.localFamily = columns.uint8(capacity);
+    this.hopLimit = columns.uint8(capacity);
+    this.seen = columns.uint8(capacity);
+    this.lastBytes = columns.uint16(capacity);
+    this.refusesRuns = columns.uint8(capacity);
+    this.addressSum = columns.uint16(capacity);
   }
 
   /** Puts the columns of a new flow into their initial state. */

@@ -87,7 +87,7 @@ export class UdpModule implements FlowModule {
 
   constructor(ctx: StackContext, icmpErrors: IcmpErrorSender) {
     this.ctx = ctx;
-    this.columns = new UdpColumns(ctx.flows.capacity);
+    this.columns = new UdpColumns(ctx.flows.capacity, ctx.flows.columns);
     this.toHost = new DatagramsToHost(ctx, this.columns, icmpErrors, (index) => this.touch(index, SEEN_FROM_GUEST));
     this.toGuest = new DatagramsToGuest(ctx, new GuestPackets(ctx));
     this.icmpErrors = icmpErrors;
