@@ -13,10 +13,8 @@ try {
 } catch {
   // As said: slower.
 }
-// The bundler writes ASCII. As such it takes half the memory and need not be decoded.
+// The bundler writes ASCII. As such it takes half the memory and need not be decoded. The function around it is in the file already: to put
+// it there now would copy the text twice.
 const source = readFileSync(filename, 'latin1');
-const script = new Script(`(function (exports, require, module, __filename, __dirname) {${source}\n})`, {
-  filename,
-  cachedData,
-});
+const script = new Script(source, { filename, cachedData });
 script.runInThisContext()(exports, require, module, filename, folder);

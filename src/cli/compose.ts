@@ -12,6 +12,7 @@ import { ENDPOINT_BYTES, KIND_TCP_LISTENER, KIND_UDP_LISTENER } from '../stack/p
 import { createHostSockets } from '../sys/host-sockets.ts';
 import { loadNative } from '../sys/native.ts';
 import { createPoller } from '../sys/poller.ts';
+import { randomWords } from '../sys/random.ts';
 import { createForwardRules } from './control/forward-rules.ts';
 import type { ControlApi } from './control/routes.ts';
 import type { ControlServer } from './control/server.ts';
@@ -183,7 +184,8 @@ export async function startStack(
       names.install(poller.handlers);
     }
     for (const way of ways) {
-      const guest = createGuestSide(way, { native, arena, forwards, guestOf, bridge, bypass, names });
+      const secret = randomWords(native, 8);
+      const guest = createGuestSide(way, { native, arena, secret, forwards, guestOf, bridge, bypass, names });
       guests.push(guest);
       named.push({ name: way.plan.name.toLowerCase(), stack: guest.stack });
       guest.install(poller.handlers);

@@ -7,7 +7,7 @@
  * The launcher is the executable's front in C (src/native/front/launcher.c), which starts Node only once. This file has the daemon's
  * part, and a launcher for a bundle that was started without its front, or when the front did not know what the command line means.
  */
-import { type StdioOptions, spawn } from 'node:child_process';
+import type { StdioOptions } from 'node:child_process';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { Readable } from 'node:stream';
@@ -56,6 +56,8 @@ export function launchDaemon(keepFd: number | undefined, confined: boolean): Pro
   loadNative().closeOnExecFrom(FIRST_OTHER_FD);
   // For the child, which could not be confined with a ring.
   if (confined) refuseIoUring();
+  // Asked for here: the daemon, which does without, would take milliseconds to load it.
+  const { spawn } = process.getBuiltinModule('node:child_process');
   const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     detached: true,
     stdio: stdio as StdioOptions,

@@ -1,5 +1,4 @@
 /** The `unix-dgram` package, loaded when it is needed: loading it takes milliseconds of a start. */
-import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
 /** The part of the package that is used here; it has no types of its own. */
@@ -22,6 +21,7 @@ const here = typeof __filename === 'undefined' ? fileURLToPath(import.meta.url) 
 /** @returns undefined when the package cannot be loaded */
 export function openDatagramSocket(): DatagramSocket | undefined {
   try {
+    const { createRequire } = process.getBuiltinModule('node:module');
     const socket = (createRequire(here)('unix-dgram') as DatagramPackage).createSocket('unix_dgram');
     // Without a listener an error would be thrown; what went wrong shows in what follows.
     socket.on('error', () => {});

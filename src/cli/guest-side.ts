@@ -4,7 +4,6 @@
  * Guests share the poller, the arena, and the host's sockets that listen for them. Each has a stack of its own, and its events have
  * kinds of their own, so that no stack knows of another and a flow costs the same however many guests there are.
  */
-import { randomFillSync } from 'node:crypto';
 import { closeSync, openSync } from 'node:fs';
 import type { Arena } from '../base/arena.ts';
 import { systemClock } from '../base/clock.ts';
@@ -65,6 +64,8 @@ export interface GuestWay {
 /** What guests share. */
 export interface NetworkParts {
   readonly native: TransportParts['native'];
+  /** Eight random words for this guest's stack. */
+  readonly secret: Uint32Array;
   readonly arena: Arena;
   readonly forwards: ForwardListeners;
   /** The guest that the forward of a listener leads to. */
@@ -129,7 +130,7 @@ export function createGuestWays(plans: readonly GuestPlan[], parts: TransportPar
  * @throws PasselError when the guest's capture file or its services cannot be had; nothing is left open then
  */
 export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
-  const { native, arena, forwards, guestOf, bridge, bypass, names } = parts;
+  const { native, arena, secret, forwards, guestOf, bridge, bypass, names } = parts;
   const { plan, kindBase, sockets, log, transport } = way;
   let pcap: PcapLink | undefined;
   const pcapFd = plan.pcapPath === undefined ? -1 : openPcap(plan.pcapPath);
@@ -165,7 +166,7 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
     forwards: bridge === undefined ? forwards : forwardsOf(forwards, (index) => guestOf(index).plan === plan),
     clock: systemClock,
     log,
-    secret: randomFillSync(new Uint32Array(8)),
+    secret,
     rawEcho,
     bypass,
     services: named?.services ?? services,

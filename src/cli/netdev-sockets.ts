@@ -1,5 +1,4 @@
 /** The sockets of a link, from what `--netdev` says: names resolved, bound, listening, connected to where that is known from the start. */
-import { lookup } from 'node:dns/promises';
 import { PasselError, reasonOf } from '../base/errors.ts';
 import { isMappedIpv4, parseIp } from '../base/ip-text.ts';
 import { DIAL_PENDING, type Dialer } from '../link/client.ts';
@@ -60,6 +59,8 @@ export async function resolveInet(address: InetAddress, any: 'listen' | 'reach')
   if (parseIp(host) !== undefined) return [toResolved(host, port)];
   try {
     const family = ipv4 && ipv6 ? 0 : ipv4 ? 4 : 6;
+    // Not loaded for addresses, which is what nearly all are.
+    const { lookup } = process.getBuiltinModule('node:dns/promises');
     const found = await lookup(host, { all: true, family, verbatim: true });
     return found.map((each) => toResolved(each.address, port));
   } catch (error) {

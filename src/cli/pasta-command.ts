@@ -6,7 +6,6 @@
  * the PID file is written; anything else comes with a message on standard error and leaves nothing behind. With a command the exit
  * status is the command's, 128 and the signal's number if a signal ended it. SIGTERM ends all with status 0.
  */
-import { randomFillSync } from 'node:crypto';
 import { resolve } from 'node:path';
 import { isatty } from 'node:tty';
 import { PasselError } from '../base/errors.ts';
@@ -15,6 +14,7 @@ import { systemSources } from '../sys/host-facts.ts';
 import type { GuestNamespace, NamespaceEnd } from '../sys/namespace.ts';
 import { loadNative } from '../sys/native.ts';
 import { listIpv4Addresses, listIpv4Routes, listIpv6Addresses, listIpv6Routes } from '../sys/netns-template.ts';
+import { randomWords } from '../sys/random.ts';
 import type { RunningStack } from './compose.ts';
 import { launchDaemon, prepareReadiness, takeDaemonMark } from './daemonise.ts';
 import type { GuestPlan } from './guest-side.ts';
@@ -220,6 +220,6 @@ function preparePastaConfig(given: Given): PastaConfig {
 
 /** A random address of the kind that anybody may use: locally administered, unicast. */
 function makeMac(): MacAddress {
-  const words = randomFillSync(new Uint32Array(2));
+  const words = randomWords(loadNative(), 2);
   return { hi: (words[0]! & 0xfcff) | 0x0200, lo: words[1]! };
 }

@@ -5,7 +5,6 @@
  * tried, and only where they are refused and CAP_NET_RAW is held is the package loaded at all.
  */
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { reasonOf } from '../base/errors.ts';
 import { formatIp, parseIp } from '../base/ip-text.ts';
@@ -80,7 +79,7 @@ export function createRawEcho(sockets: HostSockets, log: Logger, onTurnEnd: () =
     },
   };
   try {
-    raw = createRequire(here)('raw-socket') as RawSocketPackage;
+    raw = process.getBuiltinModule('node:module').createRequire(here)('raw-socket') as RawSocketPackage;
     for (const family of families) {
       const socket = raw.createSocket(
         family === 4

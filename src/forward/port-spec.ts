@@ -13,9 +13,8 @@
  * An IPv6 address may stand in brackets. It must where it is a target, because `22:fd00::1/80` reads as a bound address. GUEST is the
  * name of one of several guests, which begins with a letter.
  */
-import { isIPv4, isIPv6 } from 'node:net';
 import { PasselError } from '../base/errors.ts';
-import { isSameIp, parseIp } from '../base/ip-text.ts';
+import { isIpv4Text, isIpv6Text, isSameIp, parseIp } from '../base/ip-text.ts';
 
 export type ForwardProto = 'tcp' | 'udp';
 
@@ -140,7 +139,7 @@ function splitPrefix(spec: string): { prefix: string | undefined; list: string }
   const slash = spec.indexOf('/');
   if (slash < 0) return { prefix: undefined, list: spec };
   const before = spec.slice(0, slash);
-  const isTarget = BEFORE_TARGET.test(before) && !isIPv6(before);
+  const isTarget = BEFORE_TARGET.test(before) && !isIpv6Text(before);
   const isListWithTarget = before.includes(',');
   return isTarget || isListWithTarget
     ? { prefix: undefined, list: spec }
@@ -171,7 +170,7 @@ function parseBind(prefix: string, fail: Fail): { bindAddress?: string; bindInte
 function parseAddress(text: string, fail: Fail): string {
   const bare = text.startsWith('[') && text.endsWith(']') ? text.slice(1, -1) : text;
   const inBrackets = bare !== text;
-  if (!(isIPv4(bare) && !inBrackets) && !isIPv6(bare)) fail(`'${text}' is not an address`);
+  if (!(isIpv4Text(bare) && !inBrackets) && !isIpv6Text(bare)) fail(`'${text}' is not an address`);
   return bare;
 }
 

@@ -1,5 +1,6 @@
-/* Children and this process's privileges: waitpid(2), pidfd_open(2), prctl(2). */
+/* Children, this process's privileges, random numbers: waitpid(2), pidfd_open(2), prctl(2), getrandom(2). */
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -44,10 +45,21 @@ static napi_value native_set_dumpable(napi_env env, napi_callback_info info) {
   return reply_result(&call, prctl(PR_SET_DUMPABLE, on != 0 ? 1UL : 0UL));
 }
 
+/* fillRandom(bytes): 256 bytes at most, which the kernel gives at once or not at all */
+static napi_value native_fill_random(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  uint32_t length = 0;
+  uint8_t *bytes = next_bytes(&call, &length);
+  if (length > 256) fail_call(&call, EINVAL);
+  if (call.error != 0) return reply_refusal(&call);
+  return reply_result(&call, RETRY(getrandom(bytes, length, 0)));
+}
+
 const struct export_row PROCESS_EXPORTS[] = {
     {"waitProcess", native_wait_process},
     {"pidfdOpen", native_pidfd_open},
     {"setNoNewPrivileges", native_set_no_new_privileges},
     {"setDumpable", native_set_dumpable},
+    {"fillRandom", native_fill_random},
     {NULL, NULL},
 };

@@ -318,6 +318,8 @@ export interface ProcessAddon {
   setNoNewPrivileges(): number;
   /** PR_SET_DUMPABLE: whether processes of the same user may trace this one; `on` is 0 or 1. */
   setDumpable(on: number): number;
+  /** getrandom(2): fills `bytes`, 256 at most. @returns their number */
+  fillRandom(bytes: Uint8Array): number;
 }
 
 /** Giving up, in all threads of the process, what it could do. Nothing of it can be undone. */

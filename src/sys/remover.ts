@@ -2,7 +2,6 @@
  * Removing sockets after the right to has been given up: by a small process (src/native/remover) that was started while it was there, and that
  * can do nothing else. It ends with this process.
  */
-import { spawnSync } from 'node:child_process';
 import { closeSync, constants, existsSync, openSync, readSync, writeSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { nativePath } from './native.ts';
@@ -32,6 +31,8 @@ export function startRemover(native: NativeAddon, paths: readonly string[]): Rem
     native.setNonBlocking(theirs, 0);
     for (const path of paths) fds.push(openSync(dirname(path), O_PATH | constants.O_DIRECTORY));
     const stdio = ['ignore', 'ignore', 'ignore', ...fds] as const;
+    // Not loaded by programs that have nothing to remove.
+    const { spawnSync } = process.getBuiltinModule('node:child_process');
     const { status, error } = spawnSync(
       findProgram(),
       paths.map((path) => basename(path)),
