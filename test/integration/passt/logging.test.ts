@@ -64,6 +64,7 @@ describeSuite('the messages of a stack', () => {
     process.kill(pid, 'SIGTERM');
     await waitUntil('the stack to end', () => !existsSync(`/proc/${pid}`));
     pid = 0;
+    await systemLogger.settle();
   }
 
   async function talk(times: number): Promise<void> {
