@@ -13,6 +13,7 @@ import { createHostSockets } from '../sys/host-sockets.ts';
 import { loadNative } from '../sys/native.ts';
 import { createPoller } from '../sys/poller.ts';
 import { randomWords } from '../sys/random.ts';
+import { createBusyPoll } from './busy-poll.ts';
 import { createForwardRules } from './control/forward-rules.ts';
 import type { ControlApi } from './control/routes.ts';
 import type { ControlServer } from './control/server.ts';
@@ -200,6 +201,8 @@ export async function startStack(
       endTurn();
       splice?.endTurn();
     };
+
+    if (config.busyPollUs > 0) poller.busyPollUs = createBusyPoll(guests, config.busyPollUs);
 
     for (const guest of guests) await guest.open(onLinkEnd);
     if (controlFd >= 0) {

@@ -14,7 +14,7 @@ import type { HostFacts } from '../sys/host-facts.ts';
 import { buildFamilies } from './guest-addresses.ts';
 import type { StaticName } from './names/guest-names.ts';
 import { type GivenOptions, narrowOptions } from './options/definition.ts';
-import type { NETWORK_OPTIONS } from './options/network-options.ts';
+import { DEFAULT_BUSY_POLL_US, type NETWORK_OPTIONS } from './options/network-options.ts';
 import type { LINK_OPTIONS, PROCESS_OPTIONS } from './options/process-options.ts';
 
 /** The options that all stacks have. */
@@ -64,6 +64,8 @@ export interface NetworkConfig {
   readonly names?: NamesConfig | undefined;
   /** `--freebind`: forwards may be bound to addresses that do not exist (yet). */
   readonly freebind: boolean;
+  /** `--busy-poll`: how long at most to look for an answer before sleeping, microseconds; 0: not at all. */
+  readonly busyPollUs: number;
   /** Record all frames here. */
   readonly pcapPath: string | undefined;
   readonly pidPath: string | undefined;
@@ -184,6 +186,7 @@ export function buildNetworkConfig(
     },
     forwards: traits.forwards,
     freebind: given.has('freebind'),
+    busyPollUs: given.last('busy-poll') ?? DEFAULT_BUSY_POLL_US,
     pcapPath: given.last('pcap'),
     pidPath: given.last('pid'),
     controlPath: given.last('conf-path'),

@@ -8,17 +8,30 @@
  * descriptor that its set does not know yet), a signal has come, or the callback threw. An idle handle that is active
  * whenever libuv runs keeps libuv from sleeping.
  *
+ * Before it sleeps it may look for events for a while without sleeping, as long as JavaScript has said after the last round: to fall
+ * asleep and to be woken takes longer than an answer that is on its way. Between two looks the processor is offered to others. Where
+ * looking was in vain some times in a row, it is left until sleeps are short again.
+ *
  * One for each environment: a second one would sleep without seeing the first one's events, and is refused.
  *
  * It lives until both its handles are closed and its JavaScript handle is collected.
  */
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <time.h>
 #include <uv.h>
 
 #include "callback.h"
 #include "epoll.h"
 #include "native.h"
+
+enum {
+  /* Looks in vain, one behind the other, after which it sleeps at once. */
+  PATIENCE = 4,
+  /* What falling asleep and being woken adds to the time until the event, in parts of the time that was to be looked for. */
+  SLEEP_TIMES = 2,
+};
 
 struct event_loop {
   uv_prepare_t prepare;
@@ -31,6 +44,9 @@ struct event_loop {
   int set;
   uint32_t offset;
   uint32_t max;
+  /* How long to look for events before the next sleep, microseconds, and how often that was in vain. */
+  int32_t busy_us;
+  int in_vain;
   int holders;
   int open_handles;
   bool closing;
@@ -71,6 +87,33 @@ static void on_collected(napi_env env, void *data, void *hint) {
 
 static void on_idle(uv_idle_t *handle) { (void)handle; }
 
+static int64_t now_ns(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* As take_events(), but looks a while before it sleeps. */
+static int wait_busily(struct event_loop *loop, uint8_t *out, int timeout) {
+  int64_t start = now_ns();
+  int64_t longest = (int64_t)loop->busy_us * 1000;
+  if (loop->in_vain < PATIENCE) {
+    do {
+      int count = take_events(loop->set, out, loop->max, 0);
+      if (count != 0) {
+        loop->in_vain = 0;
+        return count;
+      }
+      sched_yield();
+    } while (now_ns() - start < longest);
+    loop->in_vain++;
+    return take_events(loop->set, out, loop->max, timeout);
+  }
+  int count = take_events(loop->set, out, loop->max, timeout);
+  if (now_ns() - start < longest * SLEEP_TIMES) loop->in_vain--;
+  return count;
+}
+
 /* One wait, and its events handed out. False when libuv has to have its turn. */
 static bool take_round(struct event_loop *loop) {
   uv_loop_t *uv = loop->prepare.loop;
@@ -81,12 +124,14 @@ static bool take_round(struct event_loop *loop) {
   uint8_t *out = addon->arena + loop->offset;
   uv_update_time(uv);
   int timeout = uv_backend_timeout(uv);
-  int count = take_events(loop->set, out, loop->max, timeout);
+  int count = loop->busy_us > 0 && timeout != 0 ? wait_busily(loop, out, timeout)
+                                                : take_events(loop->set, out, loop->max, timeout);
+  loop->busy_us = 0;
   if (count <= 0) return false;
   bool is_uv_ready = false;
   for (int i = 0; i < count; i++) is_uv_ready |= get_le32(out + (size_t)i * EVENT_BYTES + 4) == UV_KIND;
   if (count == 1 && is_uv_ready) return false;
-  return call_back(loop->env, loop->context, loop->callback, count) && !loop->closing && !is_uv_ready && timeout != 0;
+  return call_back(loop->env, loop->context, loop->callback, count, &loop->busy_us) && !loop->closing && !is_uv_ready && timeout != 0;
 }
 
 static void on_prepare(uv_prepare_t *handle) {

@@ -54,7 +54,7 @@ static void on_event(uv_poll_t *handle, int status, int events) {
   struct poll *poll = handle->data;
   (void)status;
   (void)events;
-  call_back(poll->env, poll->context, poll->callback, 0);
+  call_back(poll->env, poll->context, poll->callback, 0, NULL);
 }
 
 /* startPoll(fd, callback): a handle, or -errno */

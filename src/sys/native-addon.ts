@@ -79,9 +79,15 @@ export interface DataPathAddon extends Omit<HostSockets, 'watch' | 'rewatch' | '
    * as `epollWait` does, and calls `callback` with their number. Node's loop has its turn whenever it has something to do, and
    * is kept alive. What lies at `offset` is overwritten when the callback has returned or thrown. For the rest see `startPoll`.
    * @param max - events taken at once, up to 256
+   * @param callback - returns for how many microseconds to look for events before the next sleep, which is given up while it does not pay
    * @returns a handle, or -errno; -EBUSY (-16): this thread has one
    */
-  startEventLoop(epollFd: number, offset: number, max: number, callback: (count: number) => void): PollHandle | number;
+  startEventLoop(
+    epollFd: number,
+    offset: number,
+    max: number,
+    callback: (count: number) => number,
+  ): PollHandle | number;
   /** Ends it, and removes Node's loop from the set. A second call does nothing. */
   stopEventLoop(handle: PollHandle): number;
 }

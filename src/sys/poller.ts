@@ -21,6 +21,8 @@ export interface Poller {
   readonly handlers: (EventHandler | undefined)[];
   /** Called after each round of events, and by {@link kickTurn}. */
   onTurnEnd: () => void;
+  /** Asked after each round: for how many microseconds to look for events before the thread sleeps; 0: not at all. */
+  busyPollUs: () => number;
   /** Hooks the set into Node's loop; the process stays alive until `stop`. */
   start(): void;
   /** Unhooks it. Events stay in the set and come after the next `start`. */
@@ -79,8 +81,9 @@ export function createPoller(native: NativeAddon, arena: Arena): Poller {
     });
   }
 
-  function takeRound(count: number): void {
+  function takeRound(count: number): number {
     dispatch(view, eventsOffset, count);
+    return poller.busyPollUs();
   }
 
   /** @returns what ends it */
@@ -108,6 +111,7 @@ export function createPoller(native: NativeAddon, arena: Arena): Poller {
     fd,
     handlers: [],
     onTurnEnd() {},
+    busyPollUs: () => 0,
     start() {
       if (stopWaiting === undefined && !closed) stopWaiting = wait();
     },

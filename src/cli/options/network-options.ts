@@ -3,6 +3,7 @@ import { flag, value, values } from './definition.ts';
 import {
   parseAddressWithPrefix,
   parseAnyAddress,
+  parseBusyPoll,
   parseDomainName,
   parseInterfaceName,
   parseMac,
@@ -20,6 +21,10 @@ const NAMES = 'Names:';
 const OUTBOUND = 'From guest to host:';
 const INBOUND = 'From host to guest:';
 const SERVICES = 'Services:';
+const PERFORMANCE = 'Performance:';
+
+/** Of `--busy-poll`: some two wake-ups of a thread. */
+export const DEFAULT_BUSY_POLL_US = 50;
 
 export const NETWORK_OPTIONS = {
   mtu: value({
@@ -176,6 +181,13 @@ export const NETWORK_OPTIONS = {
   'no-dhcpv6': flag({ group: SERVICES, help: 'No DHCPv6 server' }),
   'no-ndp': flag({ group: SERVICES, help: 'No answers to neighbour and router solicitations' }),
   'no-ra': flag({ group: SERVICES, help: 'No router advertisements' }),
+  'busy-poll': value({
+    group: PERFORMANCE,
+    valueName: 'MICROSECONDS',
+    defaultText: String(DEFAULT_BUSY_POLL_US),
+    help: 'Look for the answer to a short message for so long before sleeping; 0: sleep at once',
+    parse: parseBusyPoll,
+  }),
 } as const;
 
 /** For virtual machines, which are told about names unless somebody objects. */

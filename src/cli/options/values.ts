@@ -62,6 +62,12 @@ export function parseSeconds(text: string, reject: Reject): number {
   return seconds >= 1 ? seconds : reject('a number of seconds, at least 1');
 }
 
+/** Microseconds that the processor may be kept for nothing. */
+export function parseBusyPoll(text: string, reject: Reject): number {
+  const us = /^\d{1,6}$/.test(text) ? Number(text) : -1;
+  return us >= 0 && us <= 1000 ? us : reject('a number of microseconds from 0 (do not) to 1000');
+}
+
 /** A descriptor number. 1 and 2 are where messages go. */
 export function parseFd(text: string, reject: Reject): number {
   const fd = /^\d{1,7}$/.test(text) ? Number(text) : -1;

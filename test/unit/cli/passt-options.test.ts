@@ -140,6 +140,7 @@ const SAMPLES: Partial<Record<keyof typeof PASST_OPTIONS, Sample>> = {
   },
   'tcp-ports': { value: '2222:22', does: tcpRule },
   'udp-ports': { value: '53', does: ({ forwards }) => forwards.some((r) => r.proto === 'udp' && r.first === 53) },
+  'busy-poll': { value: '7', does: (config) => config.busyPollUs === 7 },
   freebind: { does: (config) => config.freebind },
   'no-tcp': { does: ({ stack }) => !stack.tcp },
   'no-udp': { does: ({ stack }) => !stack.udp },
