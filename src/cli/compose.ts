@@ -184,9 +184,20 @@ export async function startStack(
       names = createNetworkNames(config.names, config, parts);
       names.install(poller.handlers);
     }
+    const silenceMs = config.silenceSeconds === undefined ? undefined : config.silenceSeconds * 1000;
     for (const way of ways) {
       const secret = randomWords(native, 8);
-      const guest = createGuestSide(way, { native, arena, secret, forwards, guestOf, bridge, bypass, names });
+      const guest = createGuestSide(way, {
+        native,
+        arena,
+        secret,
+        forwards,
+        guestOf,
+        bridge,
+        bypass,
+        names,
+        silenceMs,
+      });
       guests.push(guest);
       named.push({ name: way.plan.name.toLowerCase(), stack: guest.stack });
       guest.install(poller.handlers);

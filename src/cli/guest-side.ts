@@ -14,6 +14,7 @@ import type { ForwardListeners } from '../forward/listeners.ts';
 import type { ImpairLink } from '../link/impair.ts';
 import type { Impairment } from '../link/impairment.ts';
 import { createPcapLink, type PcapLink } from '../link/pcap.ts';
+import { watchForSilence } from '../link/silence.ts';
 import type { GuestSwitch, SwitchCounters } from '../link/switch.ts';
 import type { StackConfig } from '../stack/config.ts';
 import {
@@ -75,6 +76,8 @@ export interface NetworkParts {
   readonly bypass: LoopbackBypass | undefined;
   /** Undefined: no names are the network's own. */
   readonly names: NetworkNames | undefined;
+  /** How long a guest may be silent on a link on which nobody says that it is gone; undefined: for ever. */
+  readonly silenceMs: number | undefined;
 }
 
 /** By kind, as the poller has them. */
@@ -130,11 +133,12 @@ export function createGuestWays(plans: readonly GuestPlan[], parts: TransportPar
  * @throws PasselError when the guest's capture file or its services cannot be had; nothing is left open then
  */
 export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
-  const { native, arena, secret, forwards, guestOf, bridge, bypass, names } = parts;
+  const { native, arena, secret, forwards, guestOf, bridge, bypass, names, silenceMs } = parts;
   const { plan, kindBase, sockets, log, transport } = way;
   let pcap: PcapLink | undefined;
   const pcapFd = plan.pcapPath === undefined ? -1 : openPcap(plan.pcapPath);
   let services: OpenServices | undefined;
+  let stopWatching = (): void => {};
   try {
     services = plan.openServices?.({ native, arena, log });
   } catch (error) {
@@ -207,17 +211,30 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
         takeAnswers((flow, generation, result) => stack.onServiceAnswer(flow, generation, result));
       sockets.watch(fd, EVENT_IN, KIND_SERVICES, 0);
     },
-    open: (onEnd) =>
-      transport.open({
+    async open(onEnd) {
+      await transport.open({
         onRoom: () => stack.onLinkRoom(),
         onAttach: () => stack.onGuestConnected(),
-        onGone() {
+        onGone(isSure) {
           wrapping.clear();
-          stack.onGuestGone();
+          stack.onGuestGone(isSure);
         },
         onEnd,
-      }),
+      });
+      if (silenceMs === undefined || transport.presumeGone === undefined) return;
+      stopWatching = watchForSilence({
+        limitMs: silenceMs,
+        isConnected: () => transport.link.connected,
+        countFrames: () => stack.counters.guestFrames + (port?.counters.forwarded ?? 0),
+        ask: () => stack.probeGuest(),
+        onGone: () => {
+          transport.presumeGone?.();
+          stack.endTurn();
+        },
+      });
+    },
     close() {
+      stopWatching();
       stack.close();
       wrapping.clear();
       rawEcho?.close();

@@ -40,6 +40,8 @@ const MAX_GUESTS = 32;
 /** A label of a host name: the guest is known by it. */
 const GUEST_NAME = /^[a-z]([a-z\d-]{0,61}[a-z\d])?$/i;
 const ONLY_GUEST = 'guest';
+/** As long as a guest may leave what it was sent unanswered. */
+const DEFAULT_GRACE_SECONDS = 120;
 
 /** The names of the guests, in the order of their links. */
 export function guestNames(given: Given): string[] {
@@ -110,20 +112,20 @@ export function buildGuests(
   const names = guestNames(given);
   // On one network, the shortest frames are everybody's.
   const mtu = Math.min(network.stack.mtu, ...links.map((link) => mtuLimit(link) ?? network.stack.mtu));
+  const reconnectGraceMs = 1000 * (given.last('reconnect-grace') ?? DEFAULT_GRACE_SECONDS);
   if (links.length < 2) {
     const [name] = names;
     const { stack, addressMap, pcapPath } = network;
     const impairment = findImpairment(narrowOptions(given), name!);
-    return [
-      { name: name!, transport: buildTransport(given), stack: { ...stack, mtu }, addressMap, pcapPath, impairment },
-    ];
+    const transport = buildTransport(given);
+    return [{ name: name!, transport, stack: { ...stack, mtu, reconnectGraceMs }, addressMap, pcapPath, impairment }];
   }
   const leases = given.all('lease').map(({ parsed, typed }) => ({ ...parsed, typed }));
   const placed = placeGuests(network, userNet ?? readUserNet(''), resolvers, names, leases);
   return placed.map(({ stack, addressMap, pcapPath }, number) => ({
     name: names[number]!,
     transport: { kind: 'netdev', netdev: links[number]! },
-    stack: { ...stack, mtu },
+    stack: { ...stack, mtu, reconnectGraceMs },
     addressMap,
     pcapPath: pcapPath === undefined ? undefined : nameInPath(pcapPath, names[number]!),
     impairment: findImpairment(narrowOptions(given), names[number]!),

@@ -139,7 +139,7 @@ function createServerTransport(netdev: StreamNetdev, oneOff: boolean, parts: Tra
       stream.onGone = (reason, error) => {
         if (closed) return;
         logGone(log, reason, error);
-        onGone();
+        onGone(true);
         listener?.guestGone();
       };
       listener = createLinkListener({
@@ -188,7 +188,7 @@ function createClientTransport(netdev: StreamNetdev, oneOff: boolean, parts: Tra
       stream.onGone = (reason, error) => {
         if (closed) return;
         logGone(log, reason, error);
-        onGone();
+        onGone(true);
         client?.guestGone();
       };
       client = createLinkClient({
@@ -286,8 +286,9 @@ function createDatagramTransport(
     link.onGone = (reason, error) => {
       if (closed) return;
       logGone(log, reason, error);
-      onGone();
-      if (oneOff || netdev.form === 'inherited') onEnd(0);
+      // A guest that was stopped is silent, and not at its end.
+      onGone(reason !== 'silent');
+      if (reason !== 'silent' && (oneOff || netdev.form === 'inherited')) onEnd(0);
     };
     link.onFlaw = (flaw) => {
       // What a group gives back of our own is nothing to speak of.
@@ -299,6 +300,7 @@ function createDatagramTransport(
     link,
     onHostEvent: (events) => link.onHostEvent(events),
     onListenerEvent: () => peer?.onHostEvent(),
+    ...(netdev.form === 'inherited' ? {} : { presumeGone: () => link.presumeGone() }),
     get socketPath() {
       return socketPath;
     },

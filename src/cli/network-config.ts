@@ -62,6 +62,8 @@ export interface NetworkConfig {
   readonly services?: ServicesConfig | undefined;
   /** Left out: the host's resolver is asked for every name, by the guest itself. */
   readonly names?: NamesConfig | undefined;
+  /** How long a guest may be silent where nobody says that it has gone; left out: for ever. */
+  readonly silenceSeconds?: number | undefined;
   /** `--freebind`: forwards may be bound to addresses that do not exist (yet). */
   readonly freebind: boolean;
   /** `--busy-poll`: how long at most to look for an answer before sleeping, microseconds; 0: not at all. */

@@ -24,6 +24,8 @@ export interface PasstConfig extends NetworkConfig {
 
 type Given = GivenOptions<PasstOptionTable>;
 
+const DEFAULT_SILENCE_SECONDS = 60;
+
 /** What the options of --user-net settle. */
 const SETTLED_BY_USER_NET = [
   ...([
@@ -92,6 +94,7 @@ export function buildPasstConfig(given: Given, facts: HostFacts, ephemeral: Port
     addressMap,
     guests,
     names: buildNames(given, whole, facts, userNet),
+    silenceSeconds: given.gave('guest-silence') ? given.last('guest-silence') : DEFAULT_SILENCE_SECONDS,
     oneOff: given.has('one-off') || isInherited,
   };
 }

@@ -2,6 +2,7 @@
 import type { Arena } from '../base/arena.ts';
 import { PasselError, reasonOf } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
+import type { DatagramGoneReason } from '../link/datagram.ts';
 import { createLinkListener, type LinkListener } from '../link/listener.ts';
 import { createStreamLink, type GoneReason } from '../link/stream.ts';
 import { createTapLink } from '../link/tap.ts';
@@ -18,8 +19,8 @@ export interface TransportEvents {
   onRoom(): void;
   /** A guest is there. */
   onAttach(): void;
-  /** It has gone. */
-  onGone(): void;
+  /** It has gone. @param isSure - false: it has only been silent */
+  onGone(isSure: boolean): void;
   /** There will be no other. @param status - exit status for the process */
   onEnd(status: number): void;
 }
@@ -30,6 +31,8 @@ export interface GuestTransport {
   onHostEvent(events: number): boolean;
   /** Events of KIND_LINK_LISTENER: of what brings the guest. */
   onListenerEvent(): void;
+  /** Where nobody says that the guest has gone: takes it to be so until its next frame. */
+  presumeGone?(): void;
   /** Where guests connect; undefined: nowhere. */
   readonly socketPath: string | undefined;
   /** Begins: attaches the guest or listens for one. @throws PasselError */
@@ -69,7 +72,7 @@ export function createStreamTransport(
       stream.onGone = (reason, error) => {
         if (closed) return;
         logGone(log, reason, error);
-        onGone();
+        onGone(true);
         if (listener !== undefined) listener.guestGone();
         else onEnd(0);
       };
@@ -113,9 +116,11 @@ export function listenAt(native: NativeAddon, path: string, option: string, mode
   }
 }
 
-export function logGone(log: Logger, reason: GoneReason, error: number): void {
+export function logGone(log: Logger, reason: GoneReason | DatagramGoneReason, error: number): void {
   if (reason === 'bad-length') log.warn('the guest socket sent a frame of impossible length: connection reset');
   else if (reason === 'error') log.warn(`guest disconnected: error ${-error} on its socket`);
+  else if (reason === 'silent')
+    log.info('the guest has been silent for long and does not answer: it is taken to be gone');
   else log.info('guest disconnected');
 }
 
@@ -134,7 +139,7 @@ export function createTapTransport(fd: number, { native, arena, sockets, log }: 
       tap.onGone = (reason, error) => {
         if (closed) return;
         log.info(reason === 'error' ? `the interface failed: error ${-error}` : 'the interface is gone');
-        onGone();
+        onGone(true);
         onEnd(0);
       };
       attached = true;

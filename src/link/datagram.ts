@@ -10,8 +10,8 @@
  * passed over.
  *
  * Presence. A datagram socket has no connection whose end could be seen. The guest is there from the first frame that it sends, or from the start on a
- * socket that was inherited connected; it is gone when the kernel says that nobody receives any more, which shows with a frame that is sent to it. A
- * socket of ours with an address stays open then, and the next frame brings the guest back. An inherited one is closed: there is no way to be found by.
+ * socket that was inherited connected; it is gone when the kernel says that nobody receives any more, which shows with a frame that is sent to it, or
+ * when the owner says so (silence.ts). A socket of ours with an address stays open then, and the next frame brings the guest back. An inherited one is closed: there is no way to be found by.
  *
  * Not done: frames that are larger than 64 KiB; UDP_SEGMENT and UDP_GRO, since the far end wants datagrams as they are.
  */
@@ -58,8 +58,8 @@ const SENDER_ONLY = 1;
 const SENDER_EXCEPT = 2;
 const ENDPOINT_BYTES = 24;
 
-/** Why a guest is gone: nobody receives its frames any more, its socket failed, or the owner asked for it. */
-export type DatagramGoneReason = 'closed' | 'error' | 'detached';
+/** Why a guest is gone: nobody receives its frames any more, its socket failed, or the owner asked for it or has not heard of it. */
+export type DatagramGoneReason = 'closed' | 'error' | 'detached' | 'silent';
 /** Why a datagram was passed over. */
 export type DatagramFlaw = 'empty' | 'short' | 'cut' | 'stranger';
 
@@ -224,6 +224,11 @@ export class DatagramLink implements GuestLink {
     const was = this.connected;
     this.closeSockets();
     if (was) this.leave('detached', 0);
+  }
+
+  /** The guest is taken to be gone until its next frame. */
+  presumeGone(): void {
+    if (this.connected) this.leave('silent', 0);
   }
 
   /** Frames are queued and not sent from now on: the socket that sends is being connected. */

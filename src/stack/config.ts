@@ -11,6 +11,9 @@ export interface StackConfig {
   /** False with `--mtu 0`: the MTU is used, not advertised. */
   readonly advertiseMtu: boolean;
 
+  /** How long the flows of a guest whose link is gone are kept for it; left out: until their own timers end them. */
+  readonly reconnectGraceMs?: number;
+
   readonly ipv4: Ipv4Config | undefined;
   readonly ipv6: Ipv6Config | undefined;
   /**

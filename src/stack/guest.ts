@@ -1,11 +1,16 @@
 /**
  * What the stack has learned about the guest: its MAC and the addresses it uses. Forwards go to the *observed* address, so a guest
  * with a static address other than the leased one is reached too; before anything was observed they go to the leased one.
+ *
+ * A guest that comes back after its link was gone is known by its MAC, or one of those that it had before. Any other is another guest.
  */
 import type { StackConfig } from './config.ts';
 
 const BROADCAST_HI = 0xffff;
 const BROADCAST_LO = 0xffffffff;
+const TWO_TO_32 = 0x1_0000_0000;
+/** A guest has one, or a few when it runs guests of its own; with more, nobody is taken for another guest. */
+const MACS_MAX = 64;
 
 export class GuestState {
   /** Broadcast until a frame was seen or the configuration names it. */
@@ -21,12 +26,21 @@ export class GuestState {
   leased4Ms = Number.NaN;
   leased6Ms = Number.NaN;
 
+  /** Another guest than the one that has left sends its first frame. Called from inside `observeMac`. */
+  onOther: () => void = ignore;
+
+  private readonly config: StackConfig;
+  /** As 48-bit numbers. */
+  private readonly macs = new Set<number>();
+  private hasLeft = false;
+
   constructor(config: StackConfig) {
+    this.config = config;
     const known = config.guestMacHi !== 0 || config.guestMacLo !== 0;
     this.macHi = known ? config.guestMacHi : BROADCAST_HI;
     this.macLo = known ? config.guestMacLo : BROADCAST_LO;
-    if (config.ipv4 !== undefined) this.ipv4[3] = config.ipv4.guestAddress;
-    if (config.ipv6 !== undefined) this.ipv6.set(config.ipv6.guestAddress);
+    if (known) this.macs.add(this.macHi * TWO_TO_32 + this.macLo);
+    this.forgetAddresses();
   }
 
   /** Whether frames can be addressed to the guest alone. */
@@ -36,8 +50,12 @@ export class GuestState {
 
   /** Notes the sender of a frame. */
   observeMac(hi: number, lo: number): void {
-    this.macHi = hi;
-    this.macLo = lo;
+    if (hi !== this.macHi || lo !== this.macLo || this.hasLeft) this.noteMac(hi, lo);
+  }
+
+  /** Its link is gone: whoever sends next may be another. */
+  noteGone(): void {
+    this.hasLeft = this.isMacKnown;
   }
 
   /** Notes the source address of an IP packet; unspecified and multicast sources say nothing. */
@@ -55,4 +73,30 @@ export class GuestState {
     target[2] = source[2]!;
     target[3] = source[3]!;
   }
+
+  private noteMac(hi: number, lo: number): void {
+    const { macs } = this;
+    const mac = hi * TWO_TO_32 + lo;
+    const isOther = this.hasLeft && macs.size < MACS_MAX && !macs.has(mac);
+    this.hasLeft = false;
+    if (isOther) {
+      macs.clear();
+      this.forgetAddresses();
+      this.onOther();
+    }
+    this.macHi = hi;
+    this.macLo = lo;
+    if (macs.size < MACS_MAX) macs.add(mac);
+  }
+
+  private forgetAddresses(): void {
+    const { ipv4, ipv6 } = this.config;
+    if (ipv4 !== undefined) this.ipv4[3] = ipv4.guestAddress;
+    if (ipv6 !== undefined) this.ipv6.set(ipv6.guestAddress);
+    this.linkLocal.fill(0);
+    this.leased4Ms = Number.NaN;
+    this.leased6Ms = Number.NaN;
+  }
 }
+
+function ignore(): void {}

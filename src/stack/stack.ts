@@ -93,6 +93,8 @@ export class NetworkStack {
   /** Modules by FLOW_… kind. */
   private readonly owners: (FlowModule | undefined)[];
   private nextAskMs = Number.NEGATIVE_INFINITY;
+  /** When the flows of a guest that has left end; Infinity: it is there, or they are kept. */
+  private graceEndMs = Number.POSITIVE_INFINITY;
   private inTurn = false;
   private linkHasMore = false;
   private timer: NodeJS.Timeout | undefined;
@@ -128,6 +130,7 @@ export class NetworkStack {
       endpoint: arena.allocate(ENDPOINT_BYTES),
       secret: secret.slice(4, 8),
     };
+    this.ctx.guest.onOther = () => this.dropFlows('another guest has come');
     const errors = new IcmpErrorSender(this.ctx);
     this.tcp = new TcpModule(this.ctx);
     this.udp = new UdpModule(this.ctx, errors);
@@ -184,19 +187,34 @@ export class NetworkStack {
 
   onGuestConnected(): void {
     this.enterTurn();
+    this.graceEndMs = Number.POSITIVE_INFINITY;
     this.ndp.onGuestConnected();
+    // What was lost with the link is sent again now, not when its timers are due.
+    this.tcp.onGuestBack();
     this.endTurn();
   }
 
   /**
-   * The guest is gone; its connections stay until their timers end them, so that a guest which comes back finds them. The link may
+   * The guest is gone; its flows stay for a while, so that a guest which comes back finds them. The link may
    * say so from inside `receive` or `flush`, in the middle of a turn, so the turn is not ended here.
+   * @param isSure - false: it has only been silent for long, as a guest is that was stopped; its flows are left to their own timers
    */
-  onGuestGone(): void {
+  onGuestGone(isSure = true): void {
     this.enterTurn();
     this.linkHasMore = false;
+    this.ctx.guest.noteGone();
+    if (isSure) this.graceEndMs = this.ctx.nowMs + (this.ctx.config.reconnectGraceMs ?? Number.POSITIVE_INFINITY);
     this.tcp.onGuestGone();
     this.runAgain();
+  }
+
+  /** Asks the guest for a sign of life: any frame of it is one. */
+  probeGuest(): void {
+    this.enterTurn();
+    if (!this.ctx.link.connected) return;
+    this.arp.askGuest();
+    this.ndp.askGuest();
+    this.endTurn();
   }
 
   /** An event of a flow's host socket. */
@@ -292,6 +310,7 @@ export class NetworkStack {
     if (ctx.nowMs >= this.timers.nextDueMs()) this.timers.advance(ctx.nowMs, this.fireTimer);
     if (ctx.nowMs >= this.ndp.nextDueMs()) this.ndp.advance(ctx.nowMs);
     if (this.reassembly.pendingCount > 0) this.reassembly.expire(ctx.nowMs);
+    if (ctx.nowMs >= this.graceEndMs) this.dropFlows('the guest has not come back');
     if (!ctx.guest.isMacKnown && this.flows.count > 0) this.askForGuest();
     this.tcp.endTurn();
     this.udp.endTurn();
@@ -364,6 +383,18 @@ export class NetworkStack {
     });
   }
 
+  /** Ends every flow: their remotes see that the guest is not there any more. */
+  private dropFlows(reason: string): void {
+    const { flows, ctx } = this;
+    this.graceEndMs = Number.POSITIVE_INFINITY;
+    if (flows.count > 0) ctx.log.info(`${reason}: ${flows.count} flows end`);
+    for (let index = 0; index < flows.bound; index++) {
+      if (!flows.isLive(index)) continue;
+      if (flows.kind[index] === FLOW_TCP) this.tcp.abandon(index);
+      else flows.retire(index);
+    }
+  }
+
   private onFlowTimer(index: number): void {
     const { flows } = this;
     if (flows.isLive(index)) this.owners[flows.kind[index]!]!.onTimer(index);
@@ -378,7 +409,8 @@ export class NetworkStack {
   }
 
   private armTimer(): void {
-    const due = Math.min(this.timers.nextDueMs(), this.ndp.nextDueMs(), this.reassembly.nextDueMs());
+    const { timers, ndp, reassembly, graceEndMs } = this;
+    const due = Math.min(timers.nextDueMs(), ndp.nextDueMs(), reassembly.nextDueMs(), graceEndMs);
     if (due >= this.timerDueMs) return;
     clearTimeout(this.timer);
     this.timerDueMs = due;

@@ -309,6 +309,19 @@ describeSuite('a guest over each form of a link', () => {
     await guest.check('touch /tmp/go');
     const hash = createHash('sha256').update(whole).digest('hex');
     expect((await post.wait()).stdout.trim()).toBe(`${hash} ${whole.length}`);
+
+    // And in the middle of a transfer, which begins with a part that waits for us.
+    const total = 3 * SIZE_BYTES;
+    const fetch = await guest.start(
+      `wget -q -O - 'http://${HOST_NET.remoteV4}:8080/bytes/${total}/${SEED}' |
+        (dd bs=4096 count=50 2> /dev/null; touch /tmp/begun; until [ -e /tmp/on ]; do sleep 0.1; done; cat) | sha256sum | cut -d ' ' -f 1`,
+    );
+    await guest.check('until [ -e /tmp/begun ]; do sleep 0.1; done; touch /tmp/on');
+    const losses = said.split('guest disconnected').length;
+    await stopChild(between);
+    await waitUntil('the loss to be noticed', () => said.split('guest disconnected').length > losses, 20_000);
+    between = await joinEnds();
+    expect((await fetch.wait()).stdout.trim()).toBe(await onWan.hashPattern({ lengthBytes: total, seed: SEED }));
     await stopStack();
     await stopChild(between);
     await cut(id);

@@ -4,7 +4,9 @@ import type { DnsServer } from '../../forward/dns/routes.ts';
 import { DNS_PORT } from '../../stack/dns.ts';
 import { type Reject, value, values } from './definition.ts';
 import { GUEST } from './network-options.ts';
-import { parseAnyAddress, parseDomainName, parsePath } from './values.ts';
+import { parseAnyAddress, parseDomainName, parsePath, parseSeconds } from './values.ts';
+
+const LINK = 'Link:';
 
 export const GUESTS_OPTIONS = {
   lease: values({
@@ -36,7 +38,29 @@ export const GUESTS_OPTIONS = {
     defaultText: '/etc/hosts where the network has names of its own, else none',
     parse: parsePath,
   }),
+  'reconnect-grace': value({
+    isExtension: true,
+    group: LINK,
+    valueName: 'SECONDS',
+    defaultText: '120',
+    help: 'How long the connections of a guest whose link is gone are kept for it to come back',
+    parse: parseGrace,
+  }),
+  'guest-silence': value({
+    isExtension: true,
+    group: LINK,
+    valueName: 'SECONDS',
+    defaultText: '60',
+    help: "How long a guest on a datagram link may be silent, and not answer, until it is taken to be gone; 'none': for ever",
+    parse: (text, reject) => (text === 'none' ? undefined : parseSeconds(text, () => reject(SILENCE))),
+  }),
 } as const;
+
+const SILENCE = "a number of seconds, at least 1, or 'none'";
+
+function parseGrace(text: string, reject: Reject): number {
+  return /^\d{1,6}$/.test(text) ? Number(text) : reject('a number of seconds');
+}
 
 function parseLease(text: string, reject: Reject): { name: string; address: number } {
   const [name, address] = splitPair(text) ?? reject("a guest's name, '=' and an IPv4 address");

@@ -23,7 +23,7 @@ import { FLOW_TCP } from '../flow/table.ts';
 import type { PacketMeta } from '../packet-meta.ts';
 import { EVENT_ERR, EVENT_HUP, EVENT_IN, EVENT_OUT, EVENT_RDHUP } from '../ports.ts';
 import { acceptAll } from './accept.ts';
-import { endFlow, releaseStores, resetBoth } from './close.ts';
+import { endFlow, releaseStores, resetBoth, resetHost } from './close.ts';
 import {
   FLAG_FIN_ACKED,
   FLAG_HAS_SPILL,
@@ -51,7 +51,7 @@ import {
 } from './receive.ts';
 import { writeResetFor } from './segment-writer.ts';
 import { serveTurn } from './service.ts';
-import { fireTimer } from './timers.ts';
+import { fireTimer, hastenTimers } from './timers.ts';
 
 export class TcpModule implements FlowModule {
   private readonly core: TcpCore;
@@ -157,11 +157,20 @@ export class TcpModule implements FlowModule {
   }
 
   /**
-   * The guest's link is gone. Flows stay, so that a guest which comes back finds its connections; timers end those that wait for an
-   * answer for too long.
+   * The guest's link is gone. Flows stay, so that a guest which comes back finds its connections, for as long as the stack says.
    */
   onGuestGone(): void {
     flushGathered(this.core);
+  }
+
+  /** A guest is there, perhaps the one that was gone. */
+  onGuestBack(): void {
+    hastenTimers(this.core);
+  }
+
+  /** The guest will not hear of this flow any more: the remote sees a reset. */
+  abandon(index: number): void {
+    resetHost(this.core, index);
   }
 
   describe(index: number, description: FlowDescription): void {

@@ -4,13 +4,15 @@
  * - setting up: SYN and SYN-ACK after 1, 2, 4 … s, given up after 6 repetitions; a host connect after 140 s, by which time the
  *   kernel has given its own answer;
  * - something in flight: retransmission timeout (RFC 6298), at least 200 ms, doubling up to 60 s; after two minutes
- *   without an answer both sides are reset. While the link is full nothing is resent: the first copy is still on its way;
+ *   without an answer both sides are reset. While the link is full nothing is resent: the first copy is still on its way; time
+ *   without a link does not count, and when there is one again what waits is sent at once;
  * - the window is closed: probes with an old number, which any TCP answers (as keep-alives are, RFC 9293 §3.8.4), doubling
  *   up to 60 s, for as long as the guest answers;
  * - an acknowledgement is held back (delayed-ack.ts): 8 ms;
  * - nothing to do: after two hours a keep-alive probe, and eight more 75 s apart (RFC 9293 §3.8.4, Linux's defaults). An idle flow
  *   costs nothing before that.
  */
+import { FLOW_TCP } from '../flow/table.ts';
 import { endFlow, resetBoth, resetHost } from './close.ts';
 import {
   FLAG_ACK_DELAYED,
@@ -88,6 +90,19 @@ export function updateTimer(core: TcpCore, index: number, waitsForWindow: boolea
   c.flags[index] = flags & ~(FLAG_RTO_RESTART | FLAG_FORCE_SEND);
 }
 
+/** The link is there again: what was sent meanwhile, or shortly before, is lost, and timers have backed off for want of answers. */
+export function hastenTimers(core: TcpCore): void {
+  const { columns: c, ctx, flows } = core;
+  for (let index = 0; index < flows.bound; index++) {
+    if (!flows.isLive(index) || flows.kind[index] !== FLOW_TCP) continue;
+    const kind = c.timerKind[index]!;
+    if (kind !== TIMER_RETRANSMIT && kind !== TIMER_PERSIST && kind !== TIMER_SYN) continue;
+    c.retries[index] = 0;
+    c.rtoMs[index] = kind === TIMER_SYN ? RTO_INITIAL_MS : currentRto(core, index);
+    setTimer(core, index, kind, ctx.nowMs);
+  }
+}
+
 /** The flow's timer is due. */
 export function fireTimer(core: TcpCore, index: number): void {
   switch (core.columns.timerKind[index]) {
@@ -138,7 +153,7 @@ function onSynTimeout(core: TcpCore, index: number): void {
 function countAttempt(core: TcpCore, index: number): boolean {
   const { columns: c, ctx } = core;
   const retries = c.retries[index]!;
-  if (retries === 0) c.stalledMs[index] = ctx.nowMs;
+  if (retries === 0 || !ctx.link.connected) c.stalledMs[index] = ctx.nowMs;
   else if (ctx.nowMs - Math.max(c.stalledMs[index]!, c.heardMs[index]!) >= SILENCE_LIMIT_MS) {
     resetBoth(core, index);
     return true;

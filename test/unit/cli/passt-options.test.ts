@@ -94,6 +94,8 @@ const SAMPLES: Partial<Record<keyof typeof PASST_OPTIONS, Sample>> = {
     with: ['--netdev', 'socket,id=a,listen=:1', '--netdev', 'socket,id=b,listen=:2'],
     does: ({ guests: [, guest] }) => guest?.stack.ipv4?.guestAddress === mapped(10, 0, 2, 77),
   },
+  'reconnect-grace': { value: '7', does: ({ stack }) => stack.reconnectGraceMs === 7000 },
+  'guest-silence': { value: '7', does: ({ silenceSeconds }) => silenceSeconds === 7 },
   'dns-server': { value: 'corp.example=192.0.2.9', does: ({ names }) => names?.routes[0]?.domain === 'corp.example' },
   'dns-hosts': { value: '/srv/hosts', does: ({ names }) => names?.hostsPath === '/srv/hosts' },
   'dns-record': { value: 'printer=192.0.2.9', does: ({ names }) => names?.statics[0]?.name === 'printer' },
