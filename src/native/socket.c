@@ -53,6 +53,18 @@ static napi_value native_bind(napi_env env, napi_callback_info info) {
   return reply_result(&call, bind(fd, &address.any, length));
 }
 
+/*
+ * On this machine and in its namespaces a handshake is over when a non-blocking connect(2) returns, only that it could not see that: the answer
+ * waits until the call lets go of the socket. A second call sees it, and costs less than to be woken for it.
+ */
+static int connect_now(int fd, const union socket_address *address, socklen_t length) {
+  int result = (int)RETRY(connect(fd, &address->any, length));
+  if (result == 0 || errno != EINPROGRESS) return result;
+  result = (int)RETRY(connect(fd, &address->any, length));
+  if (result < 0 && errno == EALREADY) errno = EINPROGRESS;
+  return result;
+}
+
 /* connect(fd, endpoint). Family 0 takes a datagram socket's peer away and resets a TCP connection. */
 static napi_value native_connect(napi_env env, napi_callback_info info) {
   struct call call = begin_call(env, info);
@@ -60,7 +72,7 @@ static napi_value native_connect(napi_env env, napi_callback_info info) {
   union socket_address address;
   socklen_t length = next_endpoint(&call, &address);
   if (call.error != 0) return reply_refusal(&call);
-  return reply_result(&call, RETRY(connect(fd, &address.any, length)));
+  return reply_result(&call, connect_now(fd, &address, length));
 }
 
 /* listen(fd, backlog) */

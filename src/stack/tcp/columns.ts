@@ -67,6 +67,8 @@ export const FLAG_RTO_RESTART = 0x40000;
 export const FLAG_ACK_DELAYED = 0x80000;
 /** SO_PEEK_OFF is set: a peek starts at `peekOffset` and advances it. Without, it starts at the front of the queue. */
 export const FLAG_PEEK_OFF = 0x100000;
+/** The poller reports room in the host socket, see host-socket.ts. */
+export const FLAG_WATCHES_ROOM = 0x200000;
 
 export class TcpColumns {
   /** STATE_… */

@@ -23,7 +23,7 @@ import { endFlow, resetBoth } from './close.ts';
 import { FLAG_SYN_DUE, STATE_CONNECTING, STATE_SYN_RECEIVED } from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
 import { takeSyn } from './handshake.ts';
-import { prepareSocket, watchSocket } from './host-socket.ts';
+import { prepareSocket, watchConnect, watchSocket } from './host-socket.ts';
 import { generateIsn } from './isn.ts';
 import { computePseudoSum, writeResetFor } from './segment-writer.ts';
 import { startConnectTimer, startSynTimer } from './timers.ts';
@@ -98,12 +98,13 @@ function connectToTarget(core: TcpCore, index: number, fd: number, port: number,
   writeEndpoint(view, ctx.endpoint, target, 0, port, scope);
   const result = sockets.connect(fd, ctx.endpoint);
   // Watched only now: a socket that is neither connected nor connecting reports a hang-up.
-  if ((result < 0 && result !== EINPROGRESS) || watchSocket(core, index, fd) < 0) {
+  if (result === 0 && watchSocket(core, index, fd) >= 0) {
+    onHostConnected(core, index);
+  } else if (result === EINPROGRESS && watchConnect(core, index, fd) >= 0) {
+    startConnectTimer(core, index);
+  } else {
     resetBoth(core, index);
-    return;
   }
-  if (result === 0) onHostConnected(core, index);
-  else startConnectTimer(core, index);
 }
 
 /** The connection that was asked for. @param fd - becomes the flow's; or -errno */

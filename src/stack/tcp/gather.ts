@@ -10,6 +10,7 @@
  */
 import { FLAG_ACK_DUE, FLAG_HAS_SPILL, FLAG_HOST_FAILED, STATE_ESTABLISHED } from './columns.ts';
 import { addToTurn, GATHER_SEGMENTS, GATHER_SLOTS, LIST_ENTRY_BYTES, type TcpCore } from './core.ts';
+import { watchRoom } from './host-socket.ts';
 import { Spill } from './spill.ts';
 import { isWindowUpdateDue } from './window.ts';
 
@@ -125,6 +126,7 @@ function openSpill(core: TcpCore, index: number): Spill {
     spill = new Spill();
     core.spills.set(index, spill);
     core.columns.flags[index] = core.columns.flags[index]! | FLAG_HAS_SPILL;
+    watchRoom(core, index);
   }
   return spill;
 }

@@ -7,6 +7,7 @@ import {
   bindLoopback,
   connectPair,
   EAFNOSUPPORT,
+  EAGAIN,
   EBADF,
   ECONNREFUSED,
   EFAULT,
@@ -143,18 +144,34 @@ describe('names', () => {
 });
 
 describe('connections', () => {
-  it('tells a refused connection by the pending error', async () => {
+  // Packets of loopback can be handed to another thread of the kernel, under load: then, and only then, the answer comes later.
+  it('within this machine are made at once', async () => {
+    const listener = keep(native.open(4, SOCKET_STREAM, 0));
+    const port = bindLoopback(native, arena, endpoint, listener, 4);
+    expect(native.listen(listener, 100)).toBe(0);
+    const connected = await retry(() => {
+      const fd = keep(native.open(4, SOCKET_STREAM, 0));
+      writeLoopback(arena, endpoint, 4, port);
+      const status = native.connect(fd, endpoint);
+      expect([0, EINPROGRESS]).toContain(status);
+      return status === 0 ? 1 : EAGAIN;
+    });
+    expect(connected).toBe(1);
+  });
+
+  it('are refused at once within this machine', async () => {
     const probe = keep(native.open(4, SOCKET_STREAM, 0));
     const port = bindLoopback(native, arena, endpoint, probe, 4);
-    const fd = keep(native.open(4, SOCKET_STREAM, 0));
-    writeLoopback(arena, endpoint, 4, port);
-    const status = native.connect(fd, endpoint);
-    expect([EINPROGRESS, ECONNREFUSED]).toContain(status);
-    if (status === EINPROGRESS) {
-      await new Promise((resolve) => setTimeout(resolve, 5));
-      expect(native.takeError(fd)).toBe(-ECONNREFUSED);
-    }
-    expect(native.takeError(fd)).toBe(0);
+    const refused = await retry(() => {
+      const fd = keep(native.open(4, SOCKET_STREAM, 0));
+      writeLoopback(arena, endpoint, 4, port);
+      const status = native.connect(fd, endpoint);
+      expect([ECONNREFUSED, EINPROGRESS]).toContain(status);
+      if (status === EINPROGRESS) return EAGAIN;
+      expect(native.takeError(fd)).toBe(0);
+      return 1;
+    });
+    expect(refused).toBe(1);
   });
 
   it('sees the end of the stream after the peer has shut its side down', async () => {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { EVENT_OUT } from '../../../../src/stack/ports.ts';
 import { type Connection, Harness, pattern, REMOTE_PORT } from './harness.ts';
 
 const CAP = 4 << 20;
@@ -126,6 +127,28 @@ describe('data from the guest', () => {
     conn.socket.setSpace(200);
     h.turn();
     expect(conn.socket.sentLength).toBe(900);
+    conn.socket.setSpace(Number.POSITIVE_INFINITY);
+    h.turn();
+    expect(Buffer.from(conn.socket.sent).equals(pattern(2000))).toBe(true);
+  });
+
+  it.each([
+    ['the host opened', (h: Harness) => h.openIn()],
+    [
+      'the guest opened, and the host connected at once',
+      (h: Harness) => {
+        h.sockets.connectResult = 0;
+        return h.openOut();
+      },
+    ],
+  ])('has its socket watched for space only once that has run out, on a connection that %s', (_, open) => {
+    const h = new Harness();
+    const conn = open(h);
+    conn.sendData(pattern(1000));
+    expect((conn.socket.watched?.events ?? 0) & EVENT_OUT).toBe(0);
+    conn.socket.setSpace(0);
+    conn.sendData(pattern(1000, 1000));
+    expect((conn.socket.watched?.events ?? 0) & EVENT_OUT).toBe(EVENT_OUT);
     conn.socket.setSpace(Number.POSITIVE_INFINITY);
     h.turn();
     expect(Buffer.from(conn.socket.sent).equals(pattern(2000))).toBe(true);
