@@ -81,8 +81,8 @@ static uint32_t sum_pieces(const struct iovec pieces[2], size_t length) {
   return fold_sum((uint64_t)sum + rest);
 }
 
-/* Both calls that receive. The arguments up to `meta` are still to be taken; `split`: so are those behind it. */
-static napi_value receive_batches(struct call *call, bool split) {
+/* All calls that receive. The arguments up to `meta` are still to be taken; `split`: so are those behind it. */
+static napi_value receive_batches(struct call *call, bool split, bool summed) {
   int32_t fd = next_int(call);
   uint32_t offset = next_uint(call);
   uint32_t stride = next_uint(call);
@@ -131,7 +131,7 @@ static napi_value receive_batches(struct call *call, bool split) {
       if (header->msg_namelen > 0) write_endpoint(meta + META_SOURCE, (const struct sockaddr *)&sources[i]);
       put_le32(meta + META_LENGTH, length);
       put_le32(meta + META_FLAGS, (header->msg_flags & MSG_TRUNC) != 0 ? FLAG_TRUNCATED : 0);
-      put_le32(meta + META_SUM, sum_pieces(iovecs[i], length));
+      if (summed) put_le32(meta + META_SUM, sum_pieces(iovecs[i], length));
       read_control(header, meta);
     }
     done += (uint32_t)received;
@@ -143,13 +143,19 @@ static napi_value receive_batches(struct call *call, bool split) {
 /* receiveDatagrams(fd, offset, stride, max, count, meta) */
 static napi_value native_receive_datagrams(napi_env env, napi_callback_info info) {
   struct call call = begin_call(env, info);
-  return receive_batches(&call, false);
+  return receive_batches(&call, false, true);
+}
+
+/* receiveUnsummed(fd, offset, stride, max, count, meta): for those who pass datagrams on as they are */
+static napi_value native_receive_unsummed(napi_env env, napi_callback_info info) {
+  struct call call = begin_call(env, info);
+  return receive_batches(&call, false, false);
 }
 
 /* receiveSplitDatagrams(fd, offset, stride, max, count, meta, tail, tailStride) */
 static napi_value native_receive_split_datagrams(napi_env env, napi_callback_info info) {
   struct call call = begin_call(env, info);
-  return receive_batches(&call, true);
+  return receive_batches(&call, true, true);
 }
 
 /* Sends `count` datagrams, `list` holding their (offset, length) pairs, each with the address and ancillary data of `pattern`. */
@@ -351,6 +357,7 @@ static napi_value native_receive_error(napi_env env, napi_callback_info info) {
 
 const struct export_row DATAGRAM_IO_EXPORTS[] = {
     {"receiveDatagrams", native_receive_datagrams},
+    {"receiveUnsummed", native_receive_unsummed},
     {"receiveSplitDatagrams", native_receive_split_datagrams},
     {"sendDatagrams", native_send_datagrams},
     {"sendDatagramsTo", native_send_datagrams_to},

@@ -116,6 +116,19 @@ export function closeIpPacketTo(
   commitPadded(ctx, frame, headerBytes + l4Bytes);
 }
 
+/**
+ * Writes the Ethernet header of a frame to the guest. On the data path in place of `writeEthernetHeader`, through whose arguments halves of
+ * addresses pass as objects on the heap where it is not inlined.
+ */
+export function writeFrameHeader(ctx: StackContext, frameOffset: number, etherType: number): void {
+  const { view, guest, config } = ctx;
+  view.setUint16(frameOffset, guest.macHi);
+  view.setUint32(frameOffset + 2, guest.macLo);
+  view.setUint16(frameOffset + 6, config.ourMacHi);
+  view.setUint32(frameOffset + 8, config.ourMacLo);
+  view.setUint16(frameOffset + 12, etherType);
+}
+
 /** Queues a frame, padded with zeros to Ethernet's minimum; the room reserved for it must have allowed for that. */
 export function commitPadded(ctx: StackContext, frameOffset: number, frameBytes: number): void {
   let length = frameBytes;

@@ -214,6 +214,15 @@ export interface HostSockets {
     count: number,
     metaOffset: number,
   ): number;
+  /** As `receiveDatagrams`, with 0 for the sum of each payload. */
+  receiveUnsummed(
+    fd: number,
+    offset: number,
+    strideBytes: number,
+    maxBytes: number,
+    count: number,
+    metaOffset: number,
+  ): number;
   /**
    * As `receiveDatagrams`, for datagrams that mostly have one length: what is longer than `maxBytes` goes on at
    * `tailOffset + i * tailStrideBytes`, to 65 535 bytes in all. Length and sum are those of the whole.

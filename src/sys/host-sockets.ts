@@ -33,6 +33,7 @@ export function createHostSockets(native: NativeAddon, arena: Arena, epollFd: nu
     peekSegments: native.peekSegments,
     discard: native.discard,
     receiveDatagrams: native.receiveDatagrams,
+    receiveUnsummed: native.receiveUnsummed,
     receiveSplitDatagrams: native.receiveSplitDatagrams,
     sendDatagrams: native.sendDatagrams,
     sendDatagramsTo: native.sendDatagramsTo,

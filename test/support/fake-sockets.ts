@@ -516,6 +516,21 @@ export class FakeSockets implements HostSockets {
     return this.takeDatagrams(socket, offset, strideBytes, maxBytes, count, metaOffset, 0, 0);
   }
 
+  receiveUnsummed(
+    fd: number,
+    offset: number,
+    strideBytes: number,
+    maxBytes: number,
+    count: number,
+    metaOffset: number,
+  ): number {
+    const received = this.receiveDatagrams(fd, offset, strideBytes, maxBytes, count, metaOffset);
+    for (let i = 0; i < received; i++) {
+      this.arena.view.setUint32(metaOffset + i * DATAGRAM_META_BYTES + DATAGRAM_META_SUM, 0);
+    }
+    return received;
+  }
+
   receiveSplitDatagrams(
     fd: number,
     offset: number,

@@ -222,7 +222,7 @@ export class UdpSplice {
   }
 
   private receive(fd: number): number {
-    return this.sockets.receiveDatagrams(fd, this.slots, SLOT_BYTES, MAX_PAYLOAD_BYTES, BATCH_DATAGRAMS, this.metas);
+    return this.sockets.receiveUnsummed(fd, this.slots, SLOT_BYTES, MAX_PAYLOAD_BYTES, BATCH_DATAGRAMS, this.metas);
   }
 
   /** Lists where the datagrams lie. @returns their bytes */

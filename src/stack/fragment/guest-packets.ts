@@ -54,7 +54,7 @@ export function sumAddresses(
 }
 
 /** As `writeIpv4Header` of wire/ipv4.ts, without addresses passing through arguments, and with their sum known. */
-function writeIpv4HeaderSummed(
+export function writeIpv4HeaderSummed(
   view: DataView,
   offset: number,
   totalLength: number,

@@ -18,16 +18,15 @@ import {
   ETHERNET_MIN_FRAME_BYTES,
   ETHERTYPE_IPV4,
   ETHERTYPE_IPV6,
-  writeEthernetHeader,
 } from '../../wire/ethernet.ts';
 import { IP_PROTOCOL_UDP } from '../../wire/ip-protocol.ts';
-import { IPV4_DONT_FRAGMENT, IPV4_HEADER_BYTES, writeIpv4Header } from '../../wire/ipv4.ts';
+import { IPV4_DONT_FRAGMENT, IPV4_HEADER_BYTES } from '../../wire/ipv4.ts';
 import { IPV6_HEADER_BYTES, writeIpv6Header } from '../../wire/ipv6.ts';
 import { UDP_HEADER_BYTES, writeUdpHeader } from '../../wire/udp.ts';
 import { VNET_HEADER_BYTES, VNET_UDP, writeVnetPartial } from '../../wire/vnet.ts';
 import type { StackContext } from '../context.ts';
-import type { GuestPackets } from '../fragment/guest-packets.ts';
-import { ipFrameHeaderBytes } from '../output.ts';
+import { type GuestPackets, writeIpv4HeaderSummed } from '../fragment/guest-packets.ts';
+import { ipFrameHeaderBytes, writeFrameHeader } from '../output.ts';
 import { DATAGRAM_META_BYTES, DATAGRAM_META_LENGTH, DATAGRAM_META_SUM, OFFLOAD_UDP4, OFFLOAD_UDP6 } from '../ports.ts';
 
 /** Datagrams in one recvmmsg: beyond this a larger batch saves nothing that shows. */
@@ -199,7 +198,7 @@ export class DatagramsToGuest {
       return next;
     }
     const { ctx } = this;
-    const { view, link, guest, config, counters, arena } = ctx;
+    const { view, link, counters, arena } = ctx;
     const isIpv4 = family === 4;
     const frame = this.cursor + link.headroomBytes;
     const ip = frame + ETHERNET_HEADER_BYTES;
@@ -222,13 +221,21 @@ export class DatagramsToGuest {
       udp - frame,
       CHECKSUM_OFFSET,
     );
-    const type = isIpv4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6;
-    writeEthernetHeader(view, frame, guest.macHi, guest.macLo, config.ourMacHi, config.ourMacLo, type);
+    writeFrameHeader(ctx, frame, isIpv4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);
     if (isIpv4) {
-      const from = source[sourceAt + 3]!;
-      const to = destination[destinationAt + 3]!;
-      const total = IPV4_HEADER_BYTES + udpBytes;
-      writeIpv4Header(view, ip, total, 0, IPV4_DONT_FRAGMENT, HOP_LIMIT, IP_PROTOCOL_UDP, from, to, 0);
+      writeIpv4HeaderSummed(
+        view,
+        ip,
+        IPV4_HEADER_BYTES + udpBytes,
+        0,
+        IPV4_DONT_FRAGMENT,
+        IP_PROTOCOL_UDP,
+        source,
+        sourceAt,
+        destination,
+        destinationAt,
+        addressSum,
+      );
     } else {
       writeIpv6Header(
         view,

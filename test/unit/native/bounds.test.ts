@@ -67,6 +67,7 @@ describe('arena ranges', () => {
       peekSegments: (n) => native.peekSegments(server, n(), n(), n(), n(), n(), n()),
       discard: (n) => native.discard(server, n()),
       receiveDatagrams: (n) => native.receiveDatagrams(datagram, n(), n(), n(), n(), n()),
+      receiveUnsummed: (n) => native.receiveUnsummed(datagram, n(), n(), n(), n(), n()),
       receiveSplitDatagrams: (n) => native.receiveSplitDatagrams(datagram, n(), n(), n(), n(), n(), n(), n()),
       sendDatagrams: (n) => native.sendDatagrams(datagram, n(), n()),
       sendDatagramsTo: (n) => native.sendDatagramsTo(datagram, n(), n(), n(), n()),

@@ -126,6 +126,20 @@ describe('datagrams in batches', () => {
     });
   }
 
+  it('leaves sums out for those who do not need them', () => {
+    const a = makeSocket(4);
+    const b = makeSocket(4);
+    connectTo(a.fd, 4, b.port);
+    writeList([100, 1473]);
+    expect(native.sendDatagrams(a.fd, list, 2)).toBe(2);
+    arena.bytes.fill(0xff, metas, metas + 2 * DATAGRAM_META_BYTES);
+    expect(native.receiveUnsummed(b.fd, into, 2048, 2000, 8, metas)).toBe(2);
+    expect([meta(0, DATAGRAM_META_SUM), meta(1, DATAGRAM_META_SUM)]).toEqual([0, 0]);
+    expect([meta(0, DATAGRAM_META_LENGTH), meta(1, DATAGRAM_META_LENGTH)]).toEqual([100, 1473]);
+    expect(got(2048, 1473)).toEqual(sent(100, 1473));
+    expect(readPort(arena, source(1))).toBe(a.port);
+  });
+
   it('puts what is longer than expected elsewhere, and sums the whole', () => {
     const a = makeSocket(4);
     const b = makeSocket(4);
