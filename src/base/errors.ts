@@ -75,6 +75,8 @@ export const ERROR_TABLE = {
   PASSEL_E_PR_PRIVILEGES: { exitStatus: 1, form: 'cannot drop privileges: {reason}' },
   PASSEL_E_LINK: { exitStatus: 1, form: "cannot make '{value}': {reason}" },
   PASSEL_E_FORWARD_UNKNOWN: { exitStatus: 1, form: 'there is no forward {value}' },
+  PASSEL_E_CAPTURE_UNKNOWN: { exitStatus: 1, form: 'there is no recording {value}' },
+  PASSEL_E_CAPTURE_FILE: { exitStatus: 1, form: "cannot record in '{value}': {reason}" },
   PASSEL_E_CONTROL_REQUEST: { exitStatus: 1, form: 'the request is not valid: {reason}' },
   PASSEL_E_CONTROL_SIZE: { exitStatus: 1, form: 'the request has more than {value} bytes' },
   PASSEL_E_CONTROL_PATH: { exitStatus: 1, form: "there is nothing at '{value}'" },

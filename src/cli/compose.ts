@@ -14,6 +14,7 @@ import { loadNative } from '../sys/native.ts';
 import { createPoller } from '../sys/poller.ts';
 import { randomWords } from '../sys/random.ts';
 import { createBusyPoll } from './busy-poll.ts';
+import type { Captures } from './captures.ts';
 import { createForwardRules } from './control/forward-rules.ts';
 import type { ControlApi } from './control/routes.ts';
 import type { ControlServer } from './control/server.ts';
@@ -119,6 +120,7 @@ export async function startStack(
   const guests: GuestSide[] = [];
   let loopback: NamespaceSplice | undefined;
   let names: NetworkNames | undefined;
+  let captures: Captures | undefined;
   let controlFd = -1;
   let control: ControlServer | undefined;
   let statistics: NodeJS.Timeout | undefined;
@@ -132,6 +134,7 @@ export async function startStack(
     control?.close();
     if (control === undefined && controlFd >= 0) native.close(controlFd);
     for (const guest of guests) guest.close();
+    captures?.stop();
     loopback?.close();
     names?.close();
     for (const { transport } of ways) transport.close();
@@ -215,14 +218,20 @@ export async function startStack(
 
     if (config.busyPollUs > 0) poller.busyPollUs = createBusyPoll(guests, config.busyPollUs);
 
+    if (controlFd >= 0 || plans.some(({ pcapPath }) => pcapPath !== undefined)) {
+      // Loaded only where something may be recorded.
+      const { Captures } = await import('./captures.ts');
+      captures = new Captures(arena, log);
+      captures.openAll(guests, config.captureLimits);
+    }
     for (const guest of guests) await guest.open(onLinkEnd);
-    if (controlFd >= 0) {
+    if (controlFd >= 0 && captures !== undefined) {
       const splices = splice === undefined ? undefined : { splice, sockets, view: arena.view, scratch: endpoint };
-      const api = createControlApi(config, guests, listeners, log, splices, onForwardRemoved);
+      const api = createControlApi(config, guests, captures, listeners, log, splices, onForwardRemoved);
       // Loaded only where it is wanted: HTTP takes its time to load.
       const { openControlServer } = await import('./control/server.ts');
       const { createNetworkAnswerer } = await import('./control/routes.ts');
-      control = await openControlServer(controlFd, createNetworkAnswerer(api), log);
+      control = await openControlServer(controlFd, createNetworkAnswerer(api), log, native);
     }
     if (config.statsSeconds !== undefined) {
       const table = createEventStatistics();
@@ -244,6 +253,7 @@ export async function startStack(
 function createControlApi(
   config: NetworkConfig,
   guests: readonly GuestSide[],
+  captures: Captures,
   listeners: ForwardListeners,
   log: Logger,
   splices: SpliceViewOptions | undefined,
@@ -264,5 +274,5 @@ function createControlApi(
       for (const guest of guests) guest.stack.endTurn();
     },
   });
-  return { view: { guests, listeners }, forwards, splices };
+  return { view: { guests, listeners }, forwards, captures, splices };
 }

@@ -4,16 +4,15 @@
  * Guests share the poller, the arena, and the host's sockets that listen for them. Each has a stack of its own, and its events have
  * kinds of their own, so that no stack knows of another and a flow costs the same however many guests there are.
  */
-import { closeSync, openSync } from 'node:fs';
 import type { Arena } from '../base/arena.ts';
 import { systemClock } from '../base/clock.ts';
-import { PasselError, reasonOf } from '../base/errors.ts';
 import { type Logger, prefixLogger } from '../base/logger.ts';
 import { type AddressMapConfig, createAddressMap } from '../forward/address-map.ts';
 import type { ForwardListeners } from '../forward/listeners.ts';
 import type { ImpairLink } from '../link/impair.ts';
 import type { Impairment } from '../link/impairment.ts';
-import { createPcapLink, type PcapLink } from '../link/pcap.ts';
+import type { CaptureSink } from '../link/pcap.ts';
+import type { CaptureFile } from '../link/pcap-file.ts';
 import { watchForSilence } from '../link/silence.ts';
 import type { GuestSwitch, SwitchCounters } from '../link/switch.ts';
 import type { StackConfig } from '../stack/config.ts';
@@ -94,6 +93,10 @@ export interface GuestSide {
   readonly impair: ImpairLink | undefined;
   /** Makes its link so from here on. */
   setImpairment(impairment: Impairment): void;
+  /** Records its frames from here on. */
+  startCapture(sink: CaptureSink): void;
+  /** Records its frames in this file no more, which stays the caller's to close. */
+  stopCapture(file: CaptureFile): void;
   /** Sets the handlers of the events that only this guest has. */
   install(handlers: EventHandlers): void;
   /** Lets the guest in. @param onEnd - there will be no other on this link @throws PasselError */
@@ -130,32 +133,15 @@ export function createGuestWays(plans: readonly GuestPlan[], parts: TransportPar
 
 /**
  * @param way - its transport stays the caller's to close
- * @throws PasselError when the guest's capture file or its services cannot be had; nothing is left open then
+ * @throws PasselError when the guest's services cannot be had; nothing is left open then
  */
 export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
   const { native, arena, secret, forwards, guestOf, bridge, bypass, names, silenceMs } = parts;
   const { plan, kindBase, sockets, log, transport } = way;
-  let pcap: PcapLink | undefined;
-  const pcapFd = plan.pcapPath === undefined ? -1 : openPcap(plan.pcapPath);
-  let services: OpenServices | undefined;
   let stopWatching = (): void => {};
-  try {
-    services = plan.openServices?.({ native, arena, log });
-  } catch (error) {
-    if (pcapFd >= 0) closeSync(pcapFd);
-    throw error;
-  }
+  const services = plan.openServices?.({ native, arena, log });
   const port = bridge?.addPort(transport.link);
   const wrapping = new GuestWrapping({ transport: transport.link, arena, clock: systemClock, log, port });
-  if (pcapFd >= 0) {
-    pcap = createPcapLink({
-      link: transport.link,
-      arena,
-      fd: pcapFd,
-      onError: (error) => log.warn(`--pcap: recording ended: ${reasonOf(error)}`),
-    });
-    wrapping.setRecorder(pcap);
-  }
   const rawEcho = plan.stack.icmp ? createRawEcho(sockets, log, () => stack.endTurn()) : undefined;
   const named = names?.forGuest(plan, services, (flow, generation, fd) => {
     stack.onServiceAnswer(flow, generation, fd);
@@ -198,6 +184,8 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
       wrapping.setImpairment(impairment);
       wrapping.wake();
     },
+    startCapture: (sink) => wrapping.startCapture(sink),
+    stopCapture: (file) => wrapping.stopCapture(file),
     install(handlers) {
       handlers[kindBase + KIND_LINK] = (_index, events) => {
         if (transport.onHostEvent(events)) stack.onLinkReadable();
@@ -239,7 +227,6 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
       wrapping.clear();
       rawEcho?.close();
       services?.close();
-      pcap?.close();
     },
   };
 }
@@ -254,16 +241,4 @@ function forwardsOf(forwards: ForwardListeners, isOwn: (index: number) => boolea
       return index >= 0 && isOwn(index) ? index : -1;
     },
   };
-}
-
-function openPcap(path: string): number {
-  try {
-    return openSync(path, 'w', 0o600);
-  } catch (error) {
-    throw new PasselError(
-      'PASSEL_E_FILE',
-      { option: '--pcap', value: path, reason: reasonOf(error) },
-      { cause: error },
-    );
-  }
 }

@@ -9,7 +9,8 @@ import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/logger.ts';
 import { createImpairLink, type ImpairLink } from '../link/impair.ts';
 import type { Impairment } from '../link/impairment.ts';
-import type { PcapLink } from '../link/pcap.ts';
+import { type CaptureSink, createPcapLink, type PcapLink } from '../link/pcap.ts';
+import type { CaptureFile } from '../link/pcap-file.ts';
 import type { SwitchPort } from '../link/switch.ts';
 import { createTraceLink } from '../link/trace.ts';
 import type { GuestLink } from '../stack/ports.ts';
@@ -61,9 +62,17 @@ export class GuestWrapping {
     if (this.impair?.isIdle) this.relink();
   }
 
-  /** @param recorder - of the transport's link; undefined: none */
-  setRecorder(recorder: PcapLink | undefined): void {
-    this.recorder = recorder;
+  /** Records its frames from here on. */
+  startCapture(sink: CaptureSink): void {
+    this.recorder ??= createPcapLink({ link: this.options.transport, clock: this.options.clock });
+    this.recorder.add(sink);
+    this.relink();
+  }
+
+  /** Records its frames in this file no more, which stays the caller's to close. */
+  stopCapture(file: CaptureFile): void {
+    if (this.recorder === undefined || this.recorder.remove(file)) return;
+    this.recorder = undefined;
     this.relink();
   }
 

@@ -7,6 +7,7 @@ import { inheritedFd, isOverUdp, UDP_FRAME_BYTES } from '../qemu/netdev-facts.ts
 import { readUserNet, type UserNet } from '../qemu/user-net/user-net.ts';
 import type { StackConfig } from '../stack/config.ts';
 import { ETHERNET_HEADER_BYTES } from '../wire/ethernet.ts';
+import { captureFormatOf } from './capture-format.ts';
 import { checkImpairedGuests, findImpairment } from './impair-config.ts';
 import type { NetworkConfig } from './network-config.ts';
 import { type GivenOptions, narrowOptions } from './options/definition.ts';
@@ -139,8 +140,9 @@ function buildTransport(given: Given): TransportConfig {
   return fd === undefined ? { kind: 'listen', path: given.last('socket') } : { kind: 'fd', fd };
 }
 
-/** `lan.pcap` of the guest `web` is `lan-web.pcap`. */
+/** `lan.pcap` of the guest `web` is `lan-web.pcap`; a file in the other format has all guests. */
 function nameInPath(path: string, name: string): string {
+  if (captureFormatOf(path) === 'pcapng') return path;
   const [, before, extension = ''] = /^(.*?[^/])(\.[^./]*)?$/.exec(path) ?? [undefined, path];
   return `${before}-${name}${extension}`;
 }

@@ -11,6 +11,7 @@ import { type PortForwardRule, type PortRange, parsePortSpecs } from '../forward
 import type { GuestForward } from '../qemu/user-net/guest-forward.ts';
 import type { StackConfig } from '../stack/config.ts';
 import type { HostFacts } from '../sys/host-facts.ts';
+import type { CaptureLimits } from './captures.ts';
 import { buildFamilies } from './guest-addresses.ts';
 import type { StaticName } from './names/guest-names.ts';
 import { type GivenOptions, narrowOptions } from './options/definition.ts';
@@ -70,6 +71,7 @@ export interface NetworkConfig {
   readonly busyPollUs: number;
   /** Record all frames here. */
   readonly pcapPath: string | undefined;
+  readonly captureLimits: CaptureLimits;
   readonly pidPath: string | undefined;
   /** `--conf-path`: the control socket. */
   readonly controlPath: string | undefined;
@@ -132,6 +134,11 @@ export function checkNetworkOptions(given: NetworkGiven): void {
       throw new PasselError('PASSEL_E_OPTION_CONFLICT', { option: given.typed(a), other: given.typed(b) });
     }
   }
+  for (const name of ['pcap-size', 'pcap-snaplen'] as const) {
+    if (given.gave(name) && !given.gave('pcap')) {
+      throw new PasselError('PASSEL_E_OPTION_REQUIRES', { option: given.typed(name), other: '--pcap' });
+    }
+  }
   const addressed = given
     .all('address')
     .find((a) => isMappedIpv4(a.parsed.address) && a.parsed.prefixLength !== undefined);
@@ -190,6 +197,7 @@ export function buildNetworkConfig(
     freebind: given.has('freebind'),
     busyPollUs: given.last('busy-poll') ?? DEFAULT_BUSY_POLL_US,
     pcapPath: given.last('pcap'),
+    captureLimits: { snapBytes: given.last('pcap-snaplen'), maxBytes: given.last('pcap-size') },
     pidPath: given.last('pid'),
     controlPath: given.last('conf-path'),
     statsSeconds: given.last('stats'),

@@ -2,13 +2,17 @@ import { openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll } from 'vitest';
+import type { Arena } from '../../src/base/arena.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { type Logger, silentLogger } from '../../src/base/logger.ts';
 import { createFaultLink } from '../../src/link/fault.ts';
 import { createImpairLink } from '../../src/link/impair.ts';
 import { NO_IMPAIRMENT, type WayImpairment } from '../../src/link/impairment.ts';
 import { createPcapLink } from '../../src/link/pcap.ts';
+import { CaptureFile } from '../../src/link/pcap-file.ts';
+import { createPcapngFormat, PCAP_FORMAT } from '../../src/link/pcap-format.ts';
 import { createTraceLink } from '../../src/link/trace.ts';
+import type { GuestLink } from '../../src/stack/ports.ts';
 import { createDatagramTransport } from './datagram-transport.ts';
 import { describeGuestLink } from './guest-link.ts';
 import { createStreamTransport } from './stream-transport.ts';
@@ -17,13 +21,21 @@ import { createTapTransport } from './tap-transport.ts';
 const file = join(tmpdir(), `passel-compliance-${process.pid}.pcap`);
 afterAll(() => rmSync(file, { force: true }));
 
+/** In both formats at once. */
+function recordIn(link: GuestLink, arena: Arena): GuestLink {
+  const formats = [PCAP_FORMAT, createPcapngFormat({ hardware: '', os: '', application: 'test' })];
+  const sinks = formats.map((format) => {
+    const options = { fd: openSync(file, 'w'), format, interfaces: ['guest'], arena };
+    return { file: new CaptureFile(options), link: 0 };
+  });
+  return createPcapLink({ link, sinks });
+}
+
 const traceLogger: Logger = { ...silentLogger, isEnabled: () => true };
 
 describeGuestLink('stream', () => createStreamTransport());
 
-describeGuestLink('stream, recorded', () =>
-  createStreamTransport((link, arena) => createPcapLink({ link, arena, fd: openSync(file, 'w') })),
-);
+describeGuestLink('stream, recorded', () => createStreamTransport((link, arena) => recordIn(link, arena)));
 
 describeGuestLink('stream, traced', () =>
   createStreamTransport((link, arena) => createTraceLink(link, arena, traceLogger)),
@@ -66,7 +78,7 @@ describeGuestLink('tap, with virtio-net headers and through an impairment withou
 describeGuestLink('stream, through all wrappers', () =>
   createStreamTransport((link, arena) => {
     const fault = createFaultLink({ link, arena, seed: 1 });
-    return createTraceLink(createPcapLink({ link: fault, arena, fd: openSync(file, 'w') }), arena, traceLogger);
+    return createTraceLink(recordIn(fault, arena), arena, traceLogger);
   }),
 );
 
@@ -77,7 +89,7 @@ describeGuestLink('tap, with virtio-net headers', () => createTapTransport({ vne
 describeGuestLink('tap, with virtio-net headers and through all wrappers', () =>
   createTapTransport({ vnetHeader: true }, (link, arena) => {
     const fault = createFaultLink({ link, arena, seed: 1 });
-    return createTraceLink(createPcapLink({ link: fault, arena, fd: openSync(file, 'w') }), arena, traceLogger);
+    return createTraceLink(recordIn(fault, arena), arena, traceLogger);
   }),
 );
 

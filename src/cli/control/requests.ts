@@ -3,6 +3,7 @@
  * errors as answers. What is not known is refused, so that nobody believes that it had an effect.
  */
 import { type ErrorCode, PasselError } from '../../base/errors.ts';
+import type { OwnedFd } from '../../base/owned-fd.ts';
 
 /** An answer: JSON and its HTTP status. */
 export interface Answer {
@@ -13,10 +14,19 @@ export interface Answer {
 }
 
 /** Answers one request. Never rejects: what goes wrong is an answer too. */
-export type AnswerRequest = (method: string, target: string, body: string) => Promise<Answer>;
+export type AnswerRequest = (method: string, target: string, body: string, fds?: readonly OwnedFd[]) => Promise<Answer>;
 
-/** @param id - the number at the end of a path that has one */
-export type Handler<Api> = (api: Api, query: URLSearchParams, body: string, id: number) => Answer | Promise<Answer>;
+/**
+ * @param id - the number at the end of a path that has one
+ * @param fds - descriptors that came with the request; those that it does not take are closed
+ */
+export type Handler<Api> = (
+  api: Api,
+  query: URLSearchParams,
+  body: string,
+  id: number,
+  fds: readonly OwnedFd[],
+) => Answer | Promise<Answer>;
 
 /** By path and method; `ID` as the last part of a path stands for a number. */
 export type Routes<Api> = Readonly<Record<string, Readonly<Record<string, Handler<Api>>>>>;
@@ -27,6 +37,8 @@ const STATUS_OF_CODE: Partial<Record<ErrorCode, number>> = {
   PASSEL_E_OPTION_VALUE: 400,
   PASSEL_E_CONTROL_PATH: 404,
   PASSEL_E_FORWARD_UNKNOWN: 404,
+  PASSEL_E_CAPTURE_UNKNOWN: 404,
+  PASSEL_E_CAPTURE_FILE: 409,
   PASSEL_E_CONTROL_METHOD: 405,
   PASSEL_E_OPTION_CONFLICT: 409,
   PASSEL_E_PORT_BIND: 409,
@@ -34,7 +46,7 @@ const STATUS_OF_CODE: Partial<Record<ErrorCode, number>> = {
 };
 
 export function createAnswerer<Api>(api: Api, routes: Routes<Api>): AnswerRequest {
-  return async (method, target, body) => {
+  return async (method, target, body, fds = []) => {
     try {
       const { path, query } = parseTarget(target);
       const numbered = /^(.*)\/(\d{1,15})$/.exec(path);
@@ -48,7 +60,7 @@ export function createAnswerer<Api>(api: Api, routes: Routes<Api>): AnswerReques
         return { ...answerError(error), allow: expected };
       }
       if (method !== 'POST' && body !== '') refuse(`${method} takes no body`);
-      return await handler(api, query, body, Number(numbered?.[2]));
+      return await handler(api, query, body, Number(numbered?.[2]), fds);
     } catch (error) {
       return answerError(error);
     }

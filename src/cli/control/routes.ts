@@ -9,10 +9,19 @@
  *     DELETE /v1/forwards/ID
  *     DELETE /v1/forwards?proto=tcp|udp&spec=8080:80
  *     POST   /v1/impair            {"guest": "db"|null, "spec": "delay=20ms"|"off"}
+ *     GET    /v1/captures
+ *     POST   /v1/captures          {"guest": "db"|null, "name": "/tmp/db.pcapng", "format": "pcap"|"pcapng", "size": N, "snaplen": N}
+ *     DELETE /v1/captures/ID
+ *     DELETE /v1/captures
  *
+ * The file of a new capture comes as a descriptor, with an empty line in front of the request (connections.ts).
  * What is not known is refused, so that nobody believes that it had an effect.
  */
+import { PasselError } from '../../base/errors.ts';
+import type { OwnedFd } from '../../base/owned-fd.ts';
 import type { ForwardProto } from '../../forward/port-spec.ts';
+import type { Captures } from '../captures.ts';
+import { readCaptureRequest } from './capture-request.ts';
 import type { ForwardRules } from './forward-rules.ts';
 import { setImpairment } from './impairments.ts';
 import { type Answer, type AnswerRequest, checkNames, createAnswerer, type Routes, refuse } from './requests.ts';
@@ -22,6 +31,7 @@ import { type SplicePage, type SpliceViewOptions, viewSplices } from './view-spl
 export interface ControlApi {
   readonly view: ViewOptions;
   readonly forwards: ForwardRules;
+  readonly captures: Captures;
   /** Undefined: nothing is joined past the stack. */
   readonly splices: SpliceViewOptions | undefined;
 }
@@ -38,6 +48,8 @@ const ROUTES: Routes<ControlApi> = {
   '/v1/forwards': { GET: getForwards, POST: addForward, DELETE: removeBySpec },
   '/v1/forwards/ID': { DELETE: removeById },
   '/v1/impair': { POST: impair },
+  '/v1/captures': { GET: getCaptures, POST: startCapture, DELETE: stopCaptures },
+  '/v1/captures/ID': { DELETE: stopCapture },
 };
 
 /** How a network stack answers. */
@@ -102,6 +114,35 @@ function impair({ view }: ControlApi, query: URLSearchParams, body: string): Ans
   checkNames('field', Object.keys(request), ['guest', 'spec']);
   const guests = setImpairment(view.guests, request['guest'], checkSpec(request['spec'], 'delay=20ms'));
   return { status: 200, body: { guests } };
+}
+
+function getCaptures({ captures }: ControlApi, query: URLSearchParams): Answer {
+  checkNames('parameter', query.keys(), []);
+  return { status: 200, body: { captures: captures.list() } };
+}
+
+function startCapture(
+  { captures, view }: ControlApi,
+  query: URLSearchParams,
+  body: string,
+  _id: number,
+  fds: readonly OwnedFd[],
+): Answer {
+  checkNames('parameter', query.keys(), []);
+  const request = readCaptureRequest(parseObject(body), view.guests, fds);
+  return { status: 201, body: { captures: [captures.start(request)] } };
+}
+
+function stopCaptures({ captures }: ControlApi, query: URLSearchParams): Answer {
+  checkNames('parameter', query.keys(), []);
+  return { status: 200, body: { captures: captures.stop() } };
+}
+
+function stopCapture({ captures }: ControlApi, query: URLSearchParams, _body: string, id: number): Answer {
+  checkNames('parameter', query.keys(), []);
+  const stopped = captures.stop(id);
+  if (stopped.length === 0) throw new PasselError('PASSEL_E_CAPTURE_UNKNOWN', { value: id });
+  return { status: 200, body: { captures: stopped } };
 }
 
 function readNumber(query: URLSearchParams, name: string, min: number, max: number): number | undefined {

@@ -4,9 +4,13 @@
  * It shares its process's only thread, so all that a client can cause is bounded: connections, sizes of requests and answers, and the time
  * that either may take. An answer is made in one go and waits in memory for a client that is slow to take it.
  */
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { PasselError } from '../../base/errors.ts';
 import type { Logger } from '../../base/logger.ts';
+import type { OwnedFd } from '../../base/owned-fd.ts';
+import type { NativeAddon } from '../../sys/native-addon.ts';
+import { acceptConnections } from './connections.ts';
 import { type Answer, type AnswerRequest, answerError } from './requests.ts';
 
 const BODY_MAX_BYTES = 16 * 1024;
@@ -24,9 +28,17 @@ export interface ControlServer {
 /**
  * Serves an already listening socket.
  * @param fd - becomes the server's
+ * @param native - take descriptors too; left out: they are lost
  * @returns once requests are taken
  */
-export async function openControlServer(fd: number, answer: AnswerRequest, log: Logger): Promise<ControlServer> {
+export async function openControlServer(
+  fd: number,
+  answer: AnswerRequest,
+  log: Logger,
+  native?: NativeAddon,
+): Promise<ControlServer> {
+  /** Descriptors that have come with a connection, until its next request has them. */
+  const given = new WeakMap<object, readonly OwnedFd[]>();
   const server = createServer(
     {
       maxHeaderSize: HEADERS_MAX_BYTES,
@@ -34,7 +46,11 @@ export async function openControlServer(fd: number, answer: AnswerRequest, log: 
       requestTimeout: REQUEST_TIMEOUT_MS,
       keepAliveTimeout: IDLE_TIMEOUT_MS,
     },
-    (request, response) => void serve(request, response, answer),
+    (request, response) => {
+      const fds = given.get(request.socket) ?? [];
+      given.delete(request.socket);
+      void serve(request, response, answer, fds);
+    },
   );
   server.maxConnections = CONNECTIONS_MAX;
   server.timeout = IDLE_TIMEOUT_MS;
@@ -45,6 +61,19 @@ export async function openControlServer(fd: number, answer: AnswerRequest, log: 
     if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
     else socket.destroy();
   });
+  if (native !== undefined) {
+    const connections = acceptConnections({
+      ...{ native, fd, max: CONNECTIONS_MAX, patienceMs: REQUEST_TIMEOUT_MS },
+      onConnection(socket, fds) {
+        given.set(socket, fds);
+        socket.once('close', () => closeAll(given.get(socket) ?? []));
+        limitRequests(socket, server);
+        server.emit('connection', socket);
+      },
+      onTrouble: (message) => log.warn(`control socket: ${message}`),
+    });
+    return connections;
+  }
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen({ fd }, () => {
@@ -61,7 +90,12 @@ export async function openControlServer(fd: number, answer: AnswerRequest, log: 
   };
 }
 
-async function serve(request: IncomingMessage, response: ServerResponse, answer: AnswerRequest): Promise<void> {
+async function serve(
+  request: IncomingMessage,
+  response: ServerResponse,
+  answer: AnswerRequest,
+  fds: readonly OwnedFd[],
+): Promise<void> {
   const { method = '', url = '' } = request;
   try {
     const body = await readBody(request);
@@ -69,11 +103,39 @@ async function serve(request: IncomingMessage, response: ServerResponse, answer:
       send(response, answerError(new PasselError('PASSEL_E_CONTROL_SIZE', { value: BODY_MAX_BYTES })));
       return;
     }
-    send(response, await answer(method, url, body));
+    send(response, await answer(method, url, body, fds));
   } catch {
     // The client went away in the middle of its request.
     response.destroy();
+  } finally {
+    // Those that were wanted have another owner by now.
+    closeAll(fds);
   }
+}
+
+function closeAll(fds: readonly OwnedFd[]): void {
+  for (const fd of fds) fd.close();
+}
+
+/** Ends a connection whose request is not there in time, which a server that does not listen itself leaves to us. */
+function limitRequests(socket: Socket, server: Server): void {
+  let timer: NodeJS.Timeout | undefined;
+  const arm = (ms: number): void => {
+    clearTimeout(timer);
+    timer = setTimeout(() => socket.destroy(), ms).unref();
+  };
+  const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
+    if (request.socket !== socket) return;
+    request.once('end', () => clearTimeout(timer));
+    // The next one has the time of an idle connection, and its own.
+    response.once('finish', () => arm(IDLE_TIMEOUT_MS + REQUEST_TIMEOUT_MS));
+  };
+  arm(REQUEST_TIMEOUT_MS);
+  server.on('request', onRequest);
+  socket.once('close', () => {
+    clearTimeout(timer);
+    server.off('request', onRequest);
+  });
 }
 
 /** @returns undefined when there is too much; the rest is not read then */

@@ -1,5 +1,6 @@
 /** One request to a control socket. */
 import { request } from 'node:http';
+import { Socket } from 'node:net';
 import { getSystemErrorMap } from 'node:util';
 import { PasselError, reasonOf } from '../../base/errors.ts';
 
@@ -7,8 +8,11 @@ const TIMEOUT_MS = 30_000;
 /** The longest page of flows is a tenth of this. */
 const ANSWER_MAX_BYTES = 8 * 1024 * 1024;
 
-/** What is asked of the stack at the other end of a control socket. */
-export type AskStack = (method: string, target: string, body?: unknown) => Promise<unknown>;
+/**
+ * What is asked of the stack at the other end of a control socket.
+ * @param fd - goes with it; stays the caller's
+ */
+export type AskStack = (method: string, target: string, body?: unknown, fd?: number) => Promise<unknown>;
 
 /**
  * @param path - the control socket
@@ -16,13 +20,10 @@ export type AskStack = (method: string, target: string, body?: unknown) => Promi
  * PASSEL_E_CTL_REFUSED
  */
 export function createClient(path: string): AskStack {
-  return async (method, target, body) => {
-    const { status, text } = await exchange(
-      path,
-      method,
-      target,
-      body === undefined ? undefined : JSON.stringify(body),
-    );
+  return async (method, target, body, fd) => {
+    const content = body === undefined ? undefined : JSON.stringify(body);
+    const connection = fd === undefined ? undefined : await connectWithFd(path, fd);
+    const { status, text } = await exchange(path, method, target, content, connection);
     let answer: unknown;
     try {
       answer = JSON.parse(text);
@@ -41,18 +42,43 @@ function notOurs(path: string, reason: string): PasselError {
   return new PasselError('PASSEL_E_CTL_ANSWER', { value: path, reason });
 }
 
+/** Connects and sends a descriptor, with an empty line, which servers of HTTP ignore in front of a request (RFC 9112, 2.2). */
+async function connectWithFd(path: string, fd: number): Promise<Socket> {
+  // Loaded only where it is wanted.
+  const { loadNative } = await import('../../sys/native.ts');
+  const { connectUnix } = await import('../../sys/unix-socket.ts');
+  const { sendWithFds } = await import('../../sys/scm.ts');
+  const native = loadNative();
+  let connection: number;
+  try {
+    connection = connectUnix(native, path);
+  } catch (error) {
+    throw cannotConnect(path, error as Error);
+  }
+  try {
+    sendWithFds(native, connection, Buffer.from('\r\n'), [fd]);
+  } catch (error) {
+    native.close(connection);
+    throw notOurs(path, reasonOf(error));
+  }
+  return new Socket({ fd: connection, readable: true, writable: true });
+}
+
 function exchange(
   path: string,
   method: string,
   target: string,
   body: string | undefined,
+  connection: Socket | undefined,
 ): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
     const headers = body === undefined ? {} : { 'Content-Type': 'application/json' };
-    let connected = false;
+    let connected = connection !== undefined;
+    // With an agent, even none, Node would not ask for the connection, and make one of TCP.
+    const way = connection === undefined ? { socketPath: path, agent: false } : { createConnection: () => connection };
     const fail = (error: Error): void =>
       reject(connected ? notOurs(path, reasonOf(error)) : cannotConnect(path, error));
-    const asked = request({ socketPath: path, method, path: target, headers, agent: false }, (response) => {
+    const asked = request({ ...way, method, path: target, headers }, (response) => {
       const parts: Buffer[] = [];
       let bytes = 0;
       response.on('data', (part: Buffer) => {

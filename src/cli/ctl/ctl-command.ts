@@ -12,7 +12,15 @@ import { scanOptions } from '../options/scan.ts';
 import type { ClientView, PrStatusView, RequestView, ReservationsView } from '../pr-helper/control-view.ts';
 import { type AskStack, createClient } from './client.ts';
 import { formatClients, formatPrStatus, formatRequests, formatReservations } from './pr-tables.ts';
-import { formatFlows, formatForwards, formatImpairments, formatSplices, formatStatus } from './tables.ts';
+import { type CaptureList, startCapture } from './start-capture.ts';
+import {
+  formatCaptures,
+  formatFlows,
+  formatForwards,
+  formatImpairments,
+  formatSplices,
+  formatStatus,
+} from './tables.ts';
 
 const COMMANDS = `
 Commands:
@@ -25,6 +33,9 @@ Commands:
   forward delete PROTO SPEC   ...or by what it was made of
   impair GUEST SPEC           make the link to a guest worse, as --impair does; '-' stands for all guests
   impair GUEST off            make it as good as it is
+  pcap start FILE [GUEST]     record the frames of a guest, or of all, in a file that this program opens
+  pcap stop [ID]              end a recording, or all
+  pcap list                   what is being recorded
 of a reservation helper:
   clients                     who is connected, and how that went
   requests                    requests that devices have not answered
@@ -32,9 +43,17 @@ of a reservation helper:
 `;
 
 const EXPECTED =
-  'status, flows, splices, forwards, forward add PROTO SPEC, forward delete ID or PROTO SPEC, impair GUEST SPEC, clients, requests or reservations';
+  'status, flows, splices, forwards, forward add PROTO SPEC, forward delete ID or PROTO SPEC, impair GUEST SPEC, pcap start FILE [GUEST], pcap stop [ID], pcap list, clients, requests or reservations';
 /** What the control socket gives in one page at most. */
 const PAGE_MAX = 1000;
+
+/** Options that belong to one command. */
+const OPTIONS_OF = [
+  ['proto', 'flows'],
+  ['limit', 'flows'],
+  ['size', 'pcap start'],
+  ['snaplen', 'pcap start'],
+] as const;
 
 type Listed<Name extends string, Row> = { readonly [K in Name]: readonly Row[] } & { readonly total: number };
 
@@ -64,9 +83,9 @@ function chooseCommand(given: GivenOptions<CtlOptionTable>): (ask: AskStack) => 
     asJson ? `${JSON.stringify(answer)}\n` : format(answer);
   const [command, verb, ...operands] = given.operands;
   const named = verb === undefined ? (command ?? '') : `${command} ${verb}`;
-  for (const option of ['proto', 'limit'] as const) {
-    if (given.gave(option) && command !== 'flows') {
-      throw new PasselError('PASSEL_E_OPTION_REQUIRES', { option: given.typed(option), other: 'flows' });
+  for (const [option, other] of OPTIONS_OF) {
+    if (given.gave(option) && command !== other && named !== other) {
+      throw new PasselError('PASSEL_E_OPTION_REQUIRES', { option: given.typed(option), other });
     }
   }
   if (command === 'impair' && verb !== undefined && operands.length === 1) {
@@ -109,6 +128,27 @@ function chooseCommand(given: GivenOptions<CtlOptionTable>): (ask: AskStack) => 
     case 'forwards':
       return async (ask) =>
         show((await ask('GET', '/v1/forwards')) as Forwards, ({ forwards }) => formatForwards(forwards));
+    case 'pcap list':
+      if (operands.length > 0) break;
+      return async (ask) =>
+        show((await ask('GET', '/v1/captures')) as CaptureList, ({ captures }) => formatCaptures(captures));
+    case 'pcap start': {
+      const [file, guest = '-'] = operands;
+      if (file === undefined || file === '' || operands.length > 2) break;
+      const limits = { size: given.last('size'), snaplen: given.last('snaplen') };
+      const request = { guest: guest === '-' ? null : guest, ...limits };
+      return async (ask) => show(await startCapture(ask, file, request), ({ captures }) => formatCaptures(captures));
+    }
+    case 'pcap stop': {
+      const [id, more] = operands;
+      if (more !== undefined || (id !== undefined && !/^\d{1,15}$/.test(id))) break;
+      return async (ask) => {
+        const stopped = (await ask('DELETE', `/v1/captures${id === undefined ? '' : `/${id}`}`)) as CaptureList;
+        return show(stopped, ({ captures }) =>
+          captures.length === 0 ? 'nothing was recorded\n' : formatCaptures(captures),
+        );
+      };
+    }
     case 'forward add':
       if (operands.length !== 2) break;
       return async (ask) => {

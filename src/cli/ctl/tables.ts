@@ -1,5 +1,6 @@
 /** The control socket's answers as text for people. */
 import { printable } from '../../base/errors.ts';
+import type { Capture } from '../captures.ts';
 import type { ImpairmentView, NamedImpairmentView } from '../control/impairments.ts';
 import type { EndpointView, FlowView, ForwardView, GuestView, StatusView } from '../control/view.ts';
 import type { SpliceView } from '../control/view-splices.ts';
@@ -141,6 +142,19 @@ function describeGuest(status: GuestView): [string, string][] {
   const counted = Object.entries(status.counters).filter(([, count]) => count !== 0);
   for (const [i, [name, count]] of counted.entries()) lines.push([i === 0 ? 'counters' : '', `${name} ${count}`]);
   return lines;
+}
+
+export function formatCaptures(captures: readonly Capture[]): string {
+  if (captures.length === 0) return 'nothing is recorded\n';
+  const rows = captures.map(({ id, format, guests, frames, bytes, name }) => [
+    String(id),
+    format,
+    guests.join(' '),
+    String(frames),
+    formatBytes(bytes),
+    printable(name),
+  ]);
+  return formatTable(['>ID', 'FORMAT', 'GUESTS', '>FRAMES', '>SIZE', 'FILE'], rows);
 }
 
 function describeImpairment(impairment: ImpairmentView | null): string[] {

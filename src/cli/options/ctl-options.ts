@@ -1,4 +1,5 @@
 /** The options of `passel ctl`. */
+import { parseCaptureSize, parseSnaplen } from './capture-values.ts';
 import { flag, value } from './definition.ts';
 import { parsePath, parseWord } from './values.ts';
 
@@ -28,6 +29,20 @@ export const CTL_OPTIONS = {
     defaultText: 'all',
     help: 'flows: at most so many',
     parse: (text, reject) => (/^[1-9]\d{0,8}$/.test(text) ? Number(text) : reject('a number of flows, at least 1')),
+  }),
+  size: value({
+    group: OPTIONS,
+    valueName: 'BYTES',
+    defaultText: 'no limit',
+    help: 'pcap start: end the recording when the file would get larger',
+    parse: parseCaptureSize,
+  }),
+  snaplen: value({
+    group: OPTIONS,
+    valueName: 'BYTES',
+    defaultText: 'all',
+    help: 'pcap start: record so much of each frame',
+    parse: parseSnaplen,
   }),
   help: flag({ short: 'h', group: OPTIONS, help: 'Show this text and exit' }),
 } as const;

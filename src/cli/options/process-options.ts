@@ -1,4 +1,5 @@
 /** Options about the process itself: messages, files, users. Shared by all executables that run a network stack. */
+import { parseCaptureSize, parseSnaplen } from './capture-values.ts';
 import { flag, value, values } from './definition.ts';
 import { parseImpairRequest } from './impair-value.ts';
 import { parseLogSize, parsePath, parseSeconds, parseUserGroup, parseWord } from './values.ts';
@@ -79,8 +80,24 @@ export const LINK_OPTIONS = {
     short: 'p',
     group: 'Link:',
     valueName: 'PATH',
-    help: 'Record all frames to and from the guest in this file',
+    help: 'Record all frames to and from the guest in this file; if its name ends in .pcapng, in that format',
     parse: parsePath,
+  }),
+  'pcap-size': value({
+    isExtension: true,
+    group: 'Link:',
+    valueName: 'BYTES',
+    defaultText: 'no limit',
+    help: 'End the recording when the file would get larger',
+    parse: parseCaptureSize,
+  }),
+  'pcap-snaplen': value({
+    isExtension: true,
+    group: 'Link:',
+    valueName: 'BYTES',
+    defaultText: 'all',
+    help: 'Record so much of each frame',
+    parse: parseSnaplen,
   }),
   impair: values({
     isExtension: true,

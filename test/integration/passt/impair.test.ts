@@ -80,7 +80,7 @@ rigSuiteExceptOnDebian('it has no --impair', 'a link made worse', () => {
     ['up', 'from-guest.rate=10mbit'],
   ] as const)('holds TCP that goes %s to a rate', async (way, spec) => {
     await impair(spec);
-    const bytes = 3 * MEGABYTE;
+    const bytes = 2 * MEGABYTE;
     const amounts = way === 'down' ? { up: 1, down: bytes } : { up: bytes, down: 1 };
     const { client, server } = await transferTcp(
       { in: rig.wan, addr: remote, port: 5101 },
@@ -202,7 +202,7 @@ rigSuiteExceptOnDebian('it has one guest', 'one of several links made worse', ()
   it('holds to a rate what guests send each other, and what the host sends meanwhile', async () => {
     const { status } = await ctlAt(network.controlPath, 'impair', 'bad', 'to-guest.rate=20mbit');
     expect(status).toBe(0);
-    const bytes = 3 * MEGABYTE;
+    const bytes = 2 * MEGABYTE;
     const [local, world] = await Promise.all([
       transferTcp(
         { in: place('bad'), port: 5201 },

@@ -16,6 +16,8 @@ import { openListeners } from '../../../src/forward/listeners.ts';
 import { parsePortSpecs } from '../../../src/forward/port-spec.ts';
 import { createFaultLink } from '../../../src/link/fault.ts';
 import { createPcapLink } from '../../../src/link/pcap.ts';
+import { CaptureFile } from '../../../src/link/pcap-file.ts';
+import { PCAP_FORMAT } from '../../../src/link/pcap-format.ts';
 import { createTapLink } from '../../../src/link/tap.ts';
 import {
   ENDPOINT_BYTES,
@@ -53,8 +55,10 @@ if (faults !== undefined) {
   link = createFaultLink({ link, arena, seed: 7, toGuest: faults, fromGuest: faults });
 }
 const pcap =
-  config.pcapPath === undefined ? undefined : createPcapLink({ link, arena, fd: openSync(config.pcapPath, 'w') });
-if (pcap !== undefined) link = pcap;
+  config.pcapPath === undefined
+    ? undefined
+    : new CaptureFile({ fd: openSync(config.pcapPath, 'w'), format: PCAP_FORMAT, interfaces: ['tap'], arena });
+if (pcap !== undefined) link = createPcapLink({ link, sinks: [{ file: pcap, link: 0 }] });
 
 const ranges = { first: 32768, last: 60999 };
 const forwards = openListeners(

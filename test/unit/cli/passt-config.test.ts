@@ -240,3 +240,21 @@ describe('--impair', () => {
     expect(() => build(`${several} --impair c:delay=1ms`)).toThrow("expected a or b in front of ':'");
   });
 });
+
+describe('--pcap', () => {
+  const several =
+    '--netdev stream,id=a,server=on,addr.type=unix,addr.path=/a --netdev stream,id=b,server=on,addr.type=unix,addr.path=/b';
+  const paths = (line: string) => build(line).guests.map(({ pcapPath }) => pcapPath);
+
+  it('is a file for each of several guests, or one for all in the format that can have them', () => {
+    expect(paths('--pcap /x/lan.pcap')).toEqual(['/x/lan.pcap']);
+    expect(paths(`${several} --pcap /x/lan.pcap`)).toEqual(['/x/lan-a.pcap', '/x/lan-b.pcap']);
+    expect(paths(`${several} --pcap /x/lan.pcapng`)).toEqual(['/x/lan.pcapng', '/x/lan.pcapng']);
+  });
+
+  it('is what limits are for', () => {
+    expect(() => build('--pcap-size 1M')).toThrow('--pcap-size needs --pcap');
+    expect(() => build('--pcap /x --pcap-size 4095')).toThrow('at least 4096');
+    expect(() => build('--pcap /x --pcap-snaplen 13')).toThrow('from 14 to 262144');
+  });
+});

@@ -102,6 +102,8 @@ const SAMPLES: Partial<Record<keyof typeof PASST_OPTIONS, Sample>> = {
   'one-off': { does: (config) => config.oneOff },
   'user-net': { value: 'user', does: ({ stack }) => stack.ipv4?.guestAddress === mapped(10, 0, 2, 15) },
   impair: { value: 'loss=1%', does: ({ guests }) => guests[0]?.impairment?.toGuest?.loss === 0.01 },
+  'pcap-size': { value: '1M', with: ['-p', '/p'], does: (config) => config.captureLimits.maxBytes === 1 << 20 },
+  'pcap-snaplen': { value: '96', with: ['-p', '/p'], does: (config) => config.captureLimits.snapBytes === 96 },
   pcap: { value: '/p', does: (config) => config.pcapPath === '/p' },
   mtu: { value: '9000', does: ({ stack }) => stack.mtu === 9000 },
   address: { value: '10.1.2.3', does: ({ stack }) => stack.ipv4?.guestAddress === mapped(10, 1, 2, 3) },
