@@ -1,4 +1,4 @@
-/** Which of several guests a forward leads to: the one that it names, else the one whose address it names, else the first. */
+/** Which of several guests a forward leads to: the one that it names, else the one whose address it names, or who uses it, else the first. */
 import { isSameIp, mapIpv4, parseIp } from '../base/ip-text.ts';
 import type { ForwardListeners } from '../forward/listeners.ts';
 import type { PortForwardRule } from '../forward/port-spec.ts';
@@ -19,8 +19,9 @@ function guestOfRule(rule: PortForwardRule | undefined, guests: readonly GuestSi
   if (rule?.targetGuest !== undefined) return guests.find(({ plan }) => plan.name === rule.targetGuest);
   const address = rule?.targetAddress === undefined ? undefined : parseIp(rule.targetAddress);
   if (address === undefined) return undefined;
-  return guests.find(({ plan: { stack } }) => {
+  const owner = guests.find(({ plan: { stack } }) => {
     const own4 = stack.ipv4 === undefined ? undefined : mapIpv4(stack.ipv4.guestAddress);
     return [own4, stack.ipv6?.guestAddress].some((own) => own !== undefined && isSameIp(own, address));
   });
+  return owner ?? guests.find(({ stack: { guest } }) => [guest.ipv4, guest.ipv6].some((own) => isSameIp(own, address)));
 }

@@ -121,7 +121,7 @@ export function buildGuests(
     const transport = buildTransport(given);
     return [{ name: name!, transport, stack: { ...stack, mtu, reconnectGraceMs }, addressMap, pcapPath, impairment }];
   }
-  const leases = given.all('lease').map(({ parsed, typed }) => ({ ...parsed, typed }));
+  const leases = given.all('lease').map(({ parsed, typed, text }) => ({ ...parsed, typed, text }));
   const placed = placeGuests(network, userNet ?? readUserNet(''), resolvers, names, leases);
   return placed.map(({ stack, addressMap, pcapPath }, number) => ({
     name: names[number]!,

@@ -1,4 +1,6 @@
 /** What the guest is told and how the stack behaves: fixed for the life of a stack. Addresses are 4 words (IPv4 v4-mapped). */
+import type { MacLease } from './static-leases.ts';
+
 export interface StackConfig {
   /** Our MAC address, (first 16 bits, last 32 bits). passt's default is 9a:55:9a:55:9a:55. */
   readonly ourMacHi: number;
@@ -21,6 +23,9 @@ export interface StackConfig {
    * the router's are behind our MAC. Left out: all are, but the guest's own.
    */
   readonly ownAddresses?: readonly Uint32Array[];
+
+  /** Left out: all get the addresses of their link. */
+  readonly macLeases?: readonly MacLease[];
 
   readonly searchDomains: readonly string[];
   /** DHCP option 12; empty: none. */

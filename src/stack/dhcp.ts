@@ -2,7 +2,7 @@
  * DHCP server for IPv4 (RFC 2131): one guest, one address, for ever.
  *
  * There are no leases to keep: whoever asks, with whatever MAC or client id, gets the configured address, so that the stack may be
- * restarted or the guest's NIC exchanged at any time. A request that names another address, be it new (SELECTING), remembered
+ * restarted or the guest's NIC exchanged at any time. A machine for whose MAC an address of its own is configured gets that. A request that names another address, be it new (SELECTING), remembered
  * (INIT-REBOOT) or in use (RENEWING, REBINDING), is refused with a NAK, which makes the client start over and learn
  * the right one; one that names another server is none of our business. Rapid commit (RFC 4039) and plain BOOTP are answered too.
  * DECLINE is logged, since there is no other address to offer; RELEASE changes nothing.
@@ -16,7 +16,7 @@
  *
  * A boot file's name stands in the `file` field, where BOOTP has it, and its server is the gateway (`siaddr`).
  *
- * Not done: reservations; options split over several or hidden in `file` and `sname` when writing.
+ * Not done: a lease for each of several machines behind one link; options split over several or hidden in `file` and `sname` when writing.
  */
 import { formatIpv4 } from '../base/ip-text.ts';
 import { createLogGate, warnGated } from '../base/logger.ts';
@@ -93,6 +93,7 @@ import type { StackContext } from './context.ts';
 import { keepIfGood } from './keep-if-good.ts';
 import { closeIpPacketTo, openIpPacket } from './output.ts';
 import type { PacketMeta } from './packet-meta.ts';
+import { leaseIpv4 } from './static-leases.ts';
 
 /** What getDhcpMessageType gives for a message without a type: BOOTP (RFC 951). */
 const BOOTP = 0;
@@ -166,7 +167,9 @@ export class DhcpModule {
       return true;
     }
     if (getDhcpOp(view, at) !== DHCP_BOOT_REQUEST) return false;
-    this.dispatch(at, end, meta, ipv4);
+    const macHi = getMacHi(view, at + DHCP_CLIENT_MAC_OFFSET);
+    const macLo = getMacLo(view, at + DHCP_CLIENT_MAC_OFFSET);
+    this.dispatch(at, end, meta, leaseIpv4(ctx.config, ipv4, macHi, macLo));
     return true;
   }
 
@@ -278,7 +281,7 @@ export class DhcpModule {
       this.send(udp, messageEnd, meta.sourceMacHi, meta.sourceMacLo);
     }
     if (type === DHCP_ACK && !isInform) {
-      ctx.guest.leased4Ms = ctx.nowMs;
+      ctx.guest.noteLease4(yours, macHi, macLo, ctx.nowMs);
       ctx.log.debug(`leased ${formatIpv4(yours)} to the guest by DHCP`);
     }
   }

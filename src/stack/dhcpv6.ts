@@ -85,6 +85,7 @@ import {
 import { keepIfGood } from './keep-if-good.ts';
 import { closeIpPacketTo, openIpPacket } from './output.ts';
 import type { PacketMeta } from './packet-meta.ts';
+import { leaseIpv6 } from './static-leases.ts';
 
 /** What an answer may be long: one packet of the smallest MTU. */
 const MAX_MESSAGE_BYTES = IPV6_MIN_MTU - IPV6_HEADER_BYTES - UDP_HEADER_BYTES;
@@ -99,6 +100,8 @@ export class Dhcpv6Module {
   private readonly resolvers: Uint32Array;
   private readonly searchDomains: readonly string[];
   private readonly named = new Uint32Array(4);
+  /** The answer that is being written has the address in it. */
+  private hasGiven = false;
   private readonly malformedGate = createLogGate(WARN_INTERVAL_MS);
   private readonly declineGate = createLogGate(WARN_INTERVAL_MS);
   private readonly wrongGate = createLogGate(WARN_INTERVAL_MS);
@@ -144,7 +147,7 @@ export class Dhcpv6Module {
       return true;
     }
     if (this.isForOther(at, end)) return true;
-    this.answer(at, end, meta, ipv6);
+    this.answer(at, end, meta, leaseIpv6(config, ipv6, meta.sourceMacHi, meta.sourceMacLo));
     return true;
   }
 
@@ -202,10 +205,8 @@ export class Dhcpv6Module {
     if (clientId !== 0) next = copyDhcpv6Option(view, next, limit, DHCPV6_OPTION_CLIENT_ID, clientId);
     next = writeDhcpv6DuidLl(view, next, limit, DHCPV6_OPTION_SERVER_ID, config.ourMacHi, config.ourMacLo);
     if (isAdvertise) next = writeDhcpv6Uint8(view, next, limit, DHCPV6_OPTION_PREFERENCE, HIGHEST_PREFERENCE);
-    if (isRapid) {
-      next = writeDhcpv6Empty(view, next, limit, DHCPV6_OPTION_RAPID_COMMIT);
-      this.ctx.guest.leased6Ms = this.ctx.nowMs;
-    }
+    if (isRapid) next = writeDhcpv6Empty(view, next, limit, DHCPV6_OPTION_RAPID_COMMIT);
+    this.hasGiven = false;
 
     switch (type) {
       case DHCPV6_CONFIRM:
@@ -221,7 +222,11 @@ export class Dhcpv6Module {
         next = this.writeAssociations(type, options, end, next, limit, ipv6);
     }
     if (type !== DHCPV6_RELEASE && type !== DHCPV6_DECLINE) next = this.writeConfiguration(options, end, next, limit);
-    if (next > 0) this.send(udp, next, meta, ipv6);
+    if (next <= 0) return;
+    if (this.hasGiven && !isAdvertise) {
+      ctx.guest.noteLease6(ipv6.guestAddress, meta.sourceMacHi, meta.sourceMacLo, ctx.nowMs);
+    }
+    this.send(udp, next, meta, ipv6);
   }
 
   /** Appends what is the same for every association: resolvers, search list, the client's name; what does not fit is left out. */
@@ -305,7 +310,7 @@ export class Dhcpv6Module {
       loadIpv6(view, wrong, named, 0);
       next = writeDhcpv6IaAddress(view, next, limit, named, 0, 0, 0);
     }
-    if (type !== DHCPV6_SOLICIT) ctx.guest.leased6Ms = ctx.nowMs;
+    this.hasGiven = true;
     ctx.log.debug(`offered or leased ${formatIp(ipv6.guestAddress)} to the guest by DHCPv6`);
     return endDhcpv6Option(view, at, next);
   }

@@ -25,6 +25,11 @@ export class GuestState {
   /** When DHCP and DHCPv6 last gave the guest its address, by the stack's clock; NaN: never. */
   leased4Ms = Number.NaN;
   leased6Ms = Number.NaN;
+  /** Which addresses these were, and whose MAC (as a 48-bit number); before that, what the link would give. */
+  leased4 = 0;
+  readonly leased6 = new Uint32Array(4);
+  leased4Mac = 0;
+  leased6Mac = 0;
 
   /** Another guest than the one that has left sends its first frame. Called from inside `observeMac`. */
   onOther: () => void = ignore;
@@ -46,6 +51,20 @@ export class GuestState {
   /** Whether frames can be addressed to the guest alone. */
   get isMacKnown(): boolean {
     return this.macHi !== BROADCAST_HI;
+  }
+
+  /** Notes that DHCP has given an address to this MAC. */
+  noteLease4(address: number, macHi: number, macLo: number, nowMs: number): void {
+    this.leased4 = address;
+    this.leased4Mac = macHi * TWO_TO_32 + macLo;
+    this.leased4Ms = nowMs;
+  }
+
+  /** As `noteLease4`, for DHCPv6. */
+  noteLease6(address: Uint32Array, macHi: number, macLo: number, nowMs: number): void {
+    this.leased6.set(address);
+    this.leased6Mac = macHi * TWO_TO_32 + macLo;
+    this.leased6Ms = nowMs;
   }
 
   /** Notes the sender of a frame. */

@@ -10,6 +10,8 @@ import { servingPid } from '../serving-pid.ts';
 import { VERSION } from '../version.ts';
 import { type ImpairmentView, viewImpairment } from './impairments.ts';
 
+const TWO_TO_32 = 0x1_0000_0000;
+
 export interface EndpointView {
   readonly address: string;
   /** For ping: the identifier. */
@@ -66,6 +68,8 @@ export interface ForwardView {
 
 interface LeaseView {
   readonly address: string;
+  /** Who asked for it. */
+  readonly mac: string;
   readonly ageSeconds: number;
 }
 
@@ -140,8 +144,10 @@ function viewGuest(side: GuestSide): GuestView {
   const config = plan.stack;
   const now = stack.nowMs();
   const { ipv4, ipv6 } = config;
-  const lease = (sinceMs: number, address: string): LeaseView | null =>
-    Number.isNaN(sinceMs) ? null : { address, ageSeconds: toSeconds(now - sinceMs) };
+  const lease = (sinceMs: number, address: string, mac: number): LeaseView | null =>
+    Number.isNaN(sinceMs)
+      ? null
+      : { address, mac: formatMac(Math.floor(mac / TWO_TO_32), mac % TWO_TO_32), ageSeconds: toSeconds(now - sinceMs) };
   return {
     name: plan.name,
     socket: socketPath ?? null,
@@ -151,8 +157,8 @@ function viewGuest(side: GuestSide): GuestView {
       ipv4: ipv4 === undefined ? null : formatIp(guest.ipv4),
       ipv6: ipv6 === undefined ? null : formatIp(guest.ipv6),
       linkLocal: guest.linkLocal[0] === 0 ? null : formatIp(guest.linkLocal),
-      dhcpLease: ipv4 === undefined ? null : lease(guest.leased4Ms, formatIpv4(ipv4.guestAddress)),
-      dhcpv6Lease: ipv6 === undefined ? null : lease(guest.leased6Ms, formatIp(ipv6.guestAddress)),
+      dhcpLease: ipv4 === undefined ? null : lease(guest.leased4Ms, formatIpv4(guest.leased4), guest.leased4Mac),
+      dhcpv6Lease: ipv6 === undefined ? null : lease(guest.leased6Ms, formatIp(guest.leased6), guest.leased6Mac),
     },
     network: {
       mtu: config.mtu,

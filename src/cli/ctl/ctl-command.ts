@@ -18,6 +18,7 @@ import {
   formatFlows,
   formatForwards,
   formatImpairments,
+  formatLeases,
   formatSplices,
   formatStatus,
 } from './tables.ts';
@@ -25,6 +26,7 @@ import {
 const COMMANDS = `
 Commands:
   status                      the stack, its guest, its counters; or the reservation helper and its counters
+  leases                      addresses that guests were given, by DHCP and DHCPv6
   flows                       connections and other flows
   splices                     loopback connections of a namespace that go past the stack
   forwards                    ports of this host that lead to the guest
@@ -43,7 +45,7 @@ of a reservation helper:
 `;
 
 const EXPECTED =
-  'status, flows, splices, forwards, forward add PROTO SPEC, forward delete ID or PROTO SPEC, impair GUEST SPEC, pcap start FILE [GUEST], pcap stop [ID], pcap list, clients, requests or reservations';
+  'status, leases, flows, splices, forwards, forward add PROTO SPEC, forward delete ID or PROTO SPEC, impair GUEST SPEC, pcap start FILE [GUEST], pcap stop [ID], pcap list, clients, requests or reservations';
 /** What the control socket gives in one page at most. */
 const PAGE_MAX = 1000;
 
@@ -101,6 +103,8 @@ function chooseCommand(given: GivenOptions<CtlOptionTable>): (ask: AskStack) => 
         show((await ask('GET', '/v1/status')) as StatusView | PrStatusView, (status) =>
           'program' in status ? formatPrStatus(status) : formatStatus(status),
         );
+    case 'leases':
+      return async (ask) => show((await ask('GET', '/v1/status')) as StatusView, ({ guests }) => formatLeases(guests));
     case 'clients':
       return async (ask) =>
         show((await ask('GET', '/v1/clients')) as Listed<'clients', ClientView>, ({ clients, total }) =>

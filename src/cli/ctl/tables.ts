@@ -104,6 +104,17 @@ export function formatStatus(status: StatusView): string {
   ].join(status.guests.length > 1 ? '\n' : '');
 }
 
+export function formatLeases(guests: readonly GuestView[]): string {
+  const rows = guests.flatMap(({ name, guest }) =>
+    [guest.dhcpLease, guest.dhcpv6Lease].flatMap((lease) =>
+      lease === null
+        ? []
+        : [[lease.mac, lease.address, name, guest.connected ? 'connected' : 'gone', formatSeconds(lease.ageSeconds)]],
+    ),
+  );
+  return rows.length === 0 ? 'no leases\n' : formatTable(['MAC', 'ADDRESS', 'GUEST', 'LINK', '>SINCE'], rows);
+}
+
 /** Names in one column as wide for all, texts in the other. */
 function formatLines(lines: readonly (readonly [string, string])[]): string {
   return lines.map(([name, text]) => `${name.padEnd(STATUS_NAME_WIDTH)}  ${printable(text)}\n`).join('');

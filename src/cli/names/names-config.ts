@@ -1,5 +1,5 @@
 /** What options and host facts mean for the names of a network. Pure. */
-import { isSameIp } from '../../base/ip-text.ts';
+import { isSameIp, mapIpv4 } from '../../base/ip-text.ts';
 import { createAddressMap } from '../../forward/address-map.ts';
 import type { DnsRoute, DnsServer } from '../../forward/dns/routes.ts';
 import type { UserNet } from '../../qemu/user-net/user-net.ts';
@@ -22,7 +22,15 @@ export function buildNames(
   facts: HostFacts,
   userNet: UserNet | undefined,
 ): NamesConfig | undefined {
-  const statics = given.all('dns-record').map(({ parsed }) => parsed);
+  const leased = given.all('lease').flatMap(({ parsed: { dnsName, ipv4, ipv6 } }) =>
+    dnsName === undefined
+      ? []
+      : [...(ipv4 === undefined ? [] : [mapIpv4(ipv4)]), ...(ipv6 === undefined ? [] : [ipv6])].map((address) => ({
+          name: dnsName,
+          address,
+        })),
+  );
+  const statics = [...given.all('dns-record').map(({ parsed }) => parsed), ...leased];
   const hosts = given.last('dns-hosts');
   const isSeveral = given.all('netdev').length > 1;
   const asksForHosts = hosts !== undefined && hosts !== 'none';

@@ -1,10 +1,10 @@
 /** Options about several guests on one network, and about names of the network's own. */
-import { parseIp, parseIpv4 } from '../../base/ip-text.ts';
+import { isMappedIpv4, parseIp } from '../../base/ip-text.ts';
 import type { DnsServer } from '../../forward/dns/routes.ts';
 import { DNS_PORT } from '../../stack/dns.ts';
 import { type Reject, value, values } from './definition.ts';
 import { GUEST } from './network-options.ts';
-import { parseAnyAddress, parseDomainName, parsePath, parseSeconds } from './values.ts';
+import { type MacAddress, parseAnyAddress, parseDomainName, parseMac, parsePath, parseSeconds } from './values.ts';
 
 const LINK = 'Link:';
 
@@ -12,8 +12,8 @@ export const GUESTS_OPTIONS = {
   lease: values({
     isExtension: true,
     group: GUEST,
-    valueName: 'GUEST=ADDRESS',
-    help: 'The IPv4 address of one of several guests, instead of the next that is free',
+    valueName: 'WHO=ADDRESS[,ADDRESS6][,NAME]',
+    help: 'Addresses of one of several guests, by its name or MAC address, instead of the next that are free; NAME: for DNS, of a MAC address',
     parse: parseLease,
   }),
   'dns-record': values({
@@ -62,9 +62,37 @@ function parseGrace(text: string, reject: Reject): number {
   return /^\d{1,6}$/.test(text) ? Number(text) : reject('a number of seconds');
 }
 
-function parseLease(text: string, reject: Reject): { name: string; address: number } {
-  const [name, address] = splitPair(text) ?? reject("a guest's name, '=' and an IPv4 address");
-  return { name, address: parseIpv4(address) ?? reject(`an IPv4 address behind '=', not '${address}'`) };
+/** Whose addresses are fixed: a guest by its name, or a machine by its MAC. */
+export interface GivenLease {
+  readonly guest: string | undefined;
+  readonly mac: MacAddress | undefined;
+  /** uint32 */
+  readonly ipv4: number | undefined;
+  /** 4 words */
+  readonly ipv6: Uint32Array | undefined;
+  /** In lower case. */
+  readonly dnsName: string | undefined;
+}
+
+function parseLease(text: string, reject: Reject): GivenLease {
+  const [who, what] = splitPair(text) ?? reject("a guest's name or a MAC address, '=' and an address");
+  const mac = who.includes(':') ? parseMac(who, (expected) => reject(`${expected}, in front of '='`)) : undefined;
+  const addresses: Uint32Array[] = [];
+  let dnsName: string | undefined;
+  for (const part of what.split(',')) {
+    const address = parseIp(part);
+    if (address !== undefined) addresses.push(address);
+    else if (dnsName === undefined && mac !== undefined && !/^[\d.]*$/.test(part)) {
+      dnsName = parseDomainName(part, (expected) =>
+        reject(`${expected}, behind the addresses, not '${part}'`),
+      ).toLowerCase();
+    } else reject(`an address behind '=', not '${part}'`);
+  }
+  const [ipv4, ...more4] = addresses.filter(isMappedIpv4);
+  const [ipv6, ...more6] = addresses.filter((each) => !isMappedIpv4(each));
+  if (addresses.length === 0 || more4.length > 0 || more6.length > 0)
+    reject('one address of IPv4, of IPv6, or of each');
+  return { guest: mac === undefined ? who : undefined, mac, ipv4: ipv4?.[3], ipv6, dnsName };
 }
 
 function parseDnsRecord(text: string, reject: Reject): { name: string; address: Uint32Array } {

@@ -21,7 +21,14 @@ rigSuiteExceptOnDebian('it has one guest', 'several guests', () => {
     let network: GuestNetwork;
     beforeAll(async () => {
       network = await createGuestNetwork(NAMES, [
-        ...['--user-net', 'domainname=lab.test', '--lease', 'mail=10.0.2.40', '--dns-record', 'printer=10.0.2.90'],
+        ...[
+          '--user-net',
+          'domainname=lab.test',
+          '--lease',
+          '52:54:00:00:00:03=10.0.2.40,postbox',
+          '--dns-record',
+          'printer=10.0.2.90',
+        ],
         ...['-t', '2222:db/22', '-t', '8080:80', '-t', '2525:10.0.2.40/25', '-u', '5353:mail/5353', '-u', '5454'],
       ]);
       for (const name of NAMES) expect([name, await network.lease(name)]).toEqual([name, ADDRESSES[name]]);
@@ -142,6 +149,7 @@ rigSuiteExceptOnDebian('it has one guest', 'several guests', () => {
         }
       }
       expect(await look('printer')).toContain('Address: 10.0.2.90');
+      expect(await look('postbox.lab.test', 'db')).toContain('Address: 10.0.2.40');
     });
 
     it('resolves their addresses', async () => {
@@ -159,6 +167,7 @@ rigSuiteExceptOnDebian('it has one guest', 'several guests', () => {
         ['db', true, '52:54:00:00:00:02', '10.0.2.16'],
         ['mail', true, '52:54:00:00:00:03', '10.0.2.40'],
       ]);
+      expect(await ctl('leases')).toMatch(/^52:54:00:00:00:03 +10\.0\.2\.40 +mail +connected +\d/m);
       expect(status.guests[0]!.exchange!.forwarded).toBeGreaterThan(0);
       expect(await ctl('forwards')).toMatch(/2222:db\/22 .* db:22 /);
       const server = await startListener(network.host.wan, 'listen', { port: 7200, echo: true });

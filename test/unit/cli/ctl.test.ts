@@ -5,6 +5,7 @@ import {
   formatBytes,
   formatFlows,
   formatForwards,
+  formatLeases,
   formatSeconds,
   formatStatus,
   formatTable,
@@ -92,7 +93,7 @@ describe('tables', () => {
         ipv4: '192.0.2.99',
         ipv6: null,
         linkLocal: null,
-        dhcpLease: { address: '192.0.2.15', ageSeconds: 61 },
+        dhcpLease: { address: '192.0.2.15', mac: '52:54:00:12:34:56', ageSeconds: 61 },
         dhcpv6Lease: null,
       },
       network: { mtu: 1500, ipv4: family, ipv6: null, searchDomains: [], hostname: null },
@@ -116,6 +117,10 @@ describe('tables', () => {
       'counters   guestFrames 6',
       '',
     ]);
+    expect(formatLeases([guest])).toBe(
+      'MAC                ADDRESS     GUEST  LINK       SINCE\n52:54:00:12:34:56  192.0.2.15  guest  connected   1m1s\n',
+    );
+    expect(formatLeases([{ ...guest, guest: { ...guest.guest, dhcpLease: null } }])).toBe('no leases\n');
     const exchange = { forwarded: 3, dropped: 2, spoofed: 1 };
     const several = formatStatus({
       ...status,

@@ -113,6 +113,32 @@ function ask(fields: MessageFields, options: HarnessOptions = {}): Reply | undef
   return replies.length === 0 ? undefined : decode(replies[0]!);
 }
 
+describe('DHCP, a machine with an address of its own', () => {
+  const [macHi, macLo] = [0x5254, 0x00123456];
+  const macLeases = [
+    { macHi, macLo: 0x00123457, ipv4: 0xc0000299, ipv6: undefined },
+    { macHi, macLo, ipv4: 0xc0000242, ipv6: undefined },
+  ];
+  it('gets that by its MAC, and no other', () => {
+    expect(ask({ type: DISCOVER }, { macLeases })!.yiaddr).toBe('192.0.2.66');
+    const wanted = (address: string) => ask({ type: REQUEST, options: [[50, ip(address)]] }, { macLeases })!.type;
+    expect([wanted('192.0.2.66'), wanted(LEASE)]).toEqual([ACK, NAK]);
+  });
+  it('gets that of its link when it has none', () => {
+    expect(ask({ type: DISCOVER }, { macLeases: macLeases.slice(0, 1) })!.yiaddr).toBe(LEASE);
+    const none = [{ macHi, macLo, ipv4: undefined, ipv6: undefined }];
+    expect(ask({ type: DISCOVER }, { macLeases: none })!.yiaddr).toBe(LEASE);
+  });
+  it('is noted with what it got', () => {
+    const harness = createHarness({ macLeases });
+    harness.exchange(request({ type: DISCOVER }));
+    expect(harness.guest.leased4Ms).toBeNaN();
+    harness.exchange(request({ type: REQUEST, options: [[50, ip('192.0.2.66')]] }));
+    expect([harness.guest.leased4, harness.guest.leased4Mac]).toEqual([0xc0000242, macHi * 2 ** 32 + macLo]);
+    expect(harness.guest.leased4Ms).toBe(0);
+  });
+});
+
 describe('DHCP, the life of a lease', () => {
   it('offers the address to a discovering client and acknowledges the request for it', () => {
     const offer = ask({ type: DISCOVER })!;

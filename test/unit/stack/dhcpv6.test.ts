@@ -133,6 +133,27 @@ function refused(code: number, iaid: number, status: number): Association {
   return { code, iaid, times: code === 4 ? [] : [0, 0], addresses: [], status };
 }
 
+describe('DHCPv6, a machine with an address of its own', () => {
+  const own = '2001:0db8:0000:0001:0000:0000:0000:0042';
+  const macLeases = [{ macHi: 0x5254, macLo: 0x00123456, ipv4: undefined, ipv6: words(own) }];
+  it('gets that by its MAC, and is noted with it once it has it', () => {
+    const harness = createHarness({ macLeases });
+    const give = (bytes: Buffer) =>
+      decode(harness.exchange(udpFrame(GUEST_LL, 546, SERVERS, 547, bytes, '33:33:00:01:00:02'))[0]!);
+    expect(give(message(SOLICIT, clientId, iaNa(7))).associations[0]!.addresses[0]).toContain(own);
+    expect(harness.guest.leased6Ms).toBeNaN();
+    expect(give(message(REQUEST, clientId, serverId, iaNa(7, own))).associations[0]!.addresses[0]).toContain(own);
+    expect([harness.guest.leased6Ms, [...harness.guest.leased6], harness.guest.leased6Mac]).toEqual([
+      0,
+      [...words(own)],
+      0x5254 * 2 ** 32 + 0x00123456,
+    ]);
+    expect(give(message(REQUEST, clientId, serverId, iaNa(7, LEASE))).associations).toEqual([
+      refused(3, 7, NOT_ON_LINK),
+    ]);
+  });
+});
+
 describe('DHCPv6, the life of a lease', () => {
   it('advertises the address so that the client need not wait for others, then leases it', () => {
     const advertise = ask(message(SOLICIT, clientId, iaNa(7)))!;
