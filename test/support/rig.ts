@@ -75,6 +75,7 @@ export async function createRig(options: RigOptions = {}): Promise<Rig> {
     } catch (error) {
       throw new Error(`${(error as Error).message}\nthe stack said:\n${stack.output()}`);
     }
+    if (!args.includes('--no-sandbox')) await waitUntilConfined(stack);
     const baseline = stack.fdCount();
     let closed = false;
     const rig: Rig = {
@@ -124,6 +125,13 @@ export async function createRig(options: RigOptions = {}): Promise<Rig> {
     await closeNamespaces();
     throw error;
   }
+}
+
+/** Its socket takes connections before it has opened everything; a filter of system calls is the last thing that it gives itself. */
+async function waitUntilConfined({ pid, running }: StackProcess): Promise<void> {
+  const isConfined = (): boolean => /^Seccomp:\s+2$/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  // Where there are no such filters there is nothing to wait for.
+  await waitUntil('the stack to be confined', () => !running() || isConfined(), 5_000, 20).catch(() => {});
 }
 
 async function plugIn(guest: Namespace, socketPath: string, mtu: number, options: RigOptions): Promise<Pump> {
