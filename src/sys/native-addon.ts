@@ -354,7 +354,7 @@ export interface SandboxAddon {
   /**
    * Notes a file that `unlinkSealed` may remove later, by its name in the open directory `dirFd`, which stays the caller's. The name
    * lies in a read-only page at a fixed address above 0x5000_0000_0000, so that a filter can allow it and nothing else.
-   * @param slot - 0 to 3
+   * @param slot - 0 to 65
    * @returns the address, or -errno (-EEXIST (-17): the slot or the address is taken)
    */
   sealName(slot: number, dirFd: number, name: string): number;

@@ -101,7 +101,7 @@ export interface SealedFile extends RemovableFile {
 
 /**
  * Notes the file at `path` for removal. Holds its directory open until the process ends.
- * @param slot - another number for each file, 0 to 3
+ * @param slot - another number for each file, 0 to 65
  * @returns undefined where that cannot be had; the file then stays
  */
 export function sealFile(native: NativeAddon, slot: number, path: string): SealedFile | undefined {

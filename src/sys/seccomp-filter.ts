@@ -239,7 +239,8 @@ export function buildFilter(options: FilterOptions): Uint8Array {
   if (options.maySplice) for (const name of ['splice', 'pipe2'] as const) answer(name, FILTER_ALLOW);
   for (const name of ['kill', 'tgkill'] as const) oneOf(name, 0, [pid]);
   oneOf('dup3', 1, [STDERR_FD]);
-  rule('unlinkat', (allow, deny) => checkRemoval(program, removable, allow, deny));
+  const removal = architecture.number('unlinkat');
+  if (removal !== undefined) for (const file of removable) allowRemoval(program, removal, file);
   for (const name of FATAL) answer(name, FILTER_KILL);
   program.give(FILTER_ERRNO | EPERM);
   return program.assemble();
@@ -339,17 +340,21 @@ function checkInside(program: BpfProgram, range: AddressRange, allow: Label, den
   program.jump('above', size, deny, allow);
 }
 
-function checkRemoval(program: BpfProgram, removable: readonly RemovableFile[], allow: Label, deny: Label): void {
-  for (const { dirFd, nameAddress } of removable) {
-    const next = program.newLabel();
-    program.load(lowHalf(0));
-    program.jump('equal', dirFd, undefined, next);
-    program.load(lowHalf(1));
-    program.jump('equal', Number(nameAddress & 0xffff_ffffn), undefined, next);
-    program.load(highHalf(1));
-    program.jump('equal', Number(nameAddress >> 32n), undefined, next);
-    program.load(lowHalf(2));
-    program.jump('equal', 0, allow, deny);
-    program.place(next);
-  }
+/** A rule for each file, because no jump leads over many: another one goes on with the next rule, the number loaded again. */
+function allowRemoval(program: BpfProgram, number: number, { dirFd, nameAddress }: RemovableFile): void {
+  const next = program.newLabel();
+  const other = program.newLabel();
+  program.jump('equal', number, undefined, next);
+  program.load(lowHalf(0));
+  program.jump('equal', dirFd, undefined, other);
+  program.load(lowHalf(1));
+  program.jump('equal', Number(nameAddress & 0xffff_ffffn), undefined, other);
+  program.load(highHalf(1));
+  program.jump('equal', Number(nameAddress >> 32n), undefined, other);
+  program.load(lowHalf(2));
+  program.jump('equal', 0, undefined, other);
+  program.give(FILTER_ALLOW);
+  program.place(other);
+  program.load(DATA_NUMBER);
+  program.place(next);
 }

@@ -189,6 +189,19 @@ describe.each(['x64', 'arm64'])('the filter for %s', (name) => {
     expect(filter('unlinkat', 23, SEALED, 0x200)).toBe(DENY);
     expect(filter('unlinkat', -100, SEALED, 0)).toBe(DENY);
   });
+  it('removes each of as many files as there can be, and no other', () => {
+    const removable = Array.from({ length: 66 }, (_, i) => ({
+      dirFd: 30 + (i % 3),
+      nameAddress: SEALED + 4096n * BigInt(i),
+    }));
+    const many = filterWith({ removable });
+    for (const { dirFd, nameAddress } of removable) {
+      expect(many('unlinkat', dirFd, nameAddress, 0)).toBe(FILTER_ALLOW);
+      expect(many('unlinkat', dirFd + 1, nameAddress, 0)).toBe(DENY);
+    }
+    expect(many('unlinkat', 30, SEALED + 4096n * 66n, 0)).toBe(DENY);
+    expect(many('kill', 1234, 15)).toBe(FILTER_ALLOW);
+  });
   it('signals this process only, and replaces standard error only', () => {
     expect(filter('kill', 1234, 15)).toBe(FILTER_ALLOW);
     expect(filter('tgkill', 1234, 1235, 6)).toBe(FILTER_ALLOW);
