@@ -43,6 +43,8 @@ export const ERROR_TABLE = {
   PASSEL_E_NAMESPACE: { exitStatus: 1, form: 'cannot {step}: {reason}' },
   PASSEL_E_NAMESPACE_AGENT: { exitStatus: 1, form: 'the process in the namespace was ended by {value}' },
   PASSEL_E_SERVICES: { exitStatus: 1, form: 'cannot start the services of the guest network: {reason}' },
+  PASSEL_E_GUEST_FORWARD: { exitStatus: 1, form: "cannot forward connections of the guest to '{value}': {reason}" },
+  PASSEL_E_SMB: { exitStatus: 1, form: "{option}: cannot share '{value}': {reason}" },
   PASSEL_E_USER: { exitStatus: 1, form: "{option}: cannot run as '{value}': {reason}" },
   PASSEL_E_SANDBOX: { exitStatus: 1, form: 'cannot give up privileges: {reason}' },
   PASSEL_E_ADDON: { exitStatus: 1, form: "cannot load the native addon '{value}': {reason}" },

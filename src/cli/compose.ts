@@ -21,6 +21,7 @@ import type { ControlServer } from './control/server.ts';
 import type { SpliceViewOptions } from './control/view-splices.ts';
 import { createEventStatistics } from './event-statistics.ts';
 import { createForwardRouter } from './forward-router.ts';
+import { claimForwardPaths, isAbstract, openForwardPath } from './forward-sockets.ts';
 import { createGuestSide, createGuestWays, type GuestPlan, type GuestSide } from './guest-side.ts';
 import type { NamedGuest } from './names/guest-names.ts';
 import type { NetworkNames } from './names/network-names.ts';
@@ -44,6 +45,8 @@ const OWNER_ONLY = 0o600;
 export interface RunningStack {
   /** Where guests connect, in their order; none for a socket that we were given. The files are the caller's to remove. */
   readonly socketPaths: readonly string[];
+  /** Sockets of forwards; their files are removed with the forwards. */
+  readonly forwardPaths: readonly string[];
   /** The control socket; undefined: none. The file is the caller's to remove. */
   readonly controlPath: string | undefined;
   /** Ends everything: closes sockets and files. Harmless when called twice. */
@@ -60,6 +63,8 @@ export interface Prospects {
   readonly leavesFiles: boolean;
   /** It goes on in the background. */
   readonly isDaemon: boolean;
+  /** Removes the socket of a forward that ends, when that takes more than it did at the start. */
+  readonly removeFile?: (path: string) => void;
 }
 
 const NO_PROSPECTS: Prospects = { user: undefined, leavesFiles: false, isDaemon: false };
@@ -133,12 +138,13 @@ export async function startStack(
     clearInterval(statistics);
     control?.close();
     if (control === undefined && controlFd >= 0) native.close(controlFd);
-    for (const guest of guests) guest.close();
+    const left = guests.map((guest) => guest.close());
     captures?.stop();
     loopback?.close();
     names?.close();
     for (const { transport } of ways) transport.close();
     forwards?.closeAll();
+    await Promise.all(left);
     poller.close();
   };
 
@@ -154,8 +160,9 @@ export async function startStack(
   try {
     if (config.controlPath !== undefined) {
       const path = await claimSocketPath(config.controlPath, '--conf-path');
-      controlFd = listenAt(native, path, '--conf-path', OWNER_ONLY);
+      controlFd = listenAt(native, path, '--conf-path', { mode: OWNER_ONLY });
     }
+    await claimForwardPaths(config.forwards);
     const listeners = openListeners(config.forwards, {
       sockets,
       view: arena.view,
@@ -164,6 +171,10 @@ export async function startStack(
       ipv4: config.stack.ipv4 !== undefined,
       ipv6: config.stack.ipv6 !== undefined,
       freebind: config.freebind,
+      openPath: (rule, backlog) => openForwardPath(native, rule, backlog),
+      onPathClosed(path) {
+        if (!isAbstract(path)) (prospects.removeFile ?? unlinkIfThere)(path);
+      },
     });
     forwards = listeners;
     const guestOf = createForwardRouter(listeners, guests);
@@ -247,7 +258,10 @@ export async function startStack(
     throw error;
   }
   const socketPaths = guests.map(({ socketPath }) => socketPath).filter((path) => path !== undefined);
-  return { socketPaths, controlPath: config.controlPath, stop, ended };
+  const forwardPaths = config.forwards.flatMap(({ bindPath }) =>
+    bindPath === undefined || isAbstract(bindPath) ? [] : bindPath,
+  );
+  return { socketPaths, forwardPaths, controlPath: config.controlPath, stop, ended };
 }
 
 function createControlApi(

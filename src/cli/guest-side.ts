@@ -101,8 +101,8 @@ export interface GuestSide {
   install(handlers: EventHandlers): void;
   /** Lets the guest in. @param onEnd - there will be no other on this link @throws PasselError */
   open(onEnd: (status: number) => void): Promise<void>;
-  /** Ends its flows and closes their sockets, and its files. */
-  close(): void;
+  /** Ends its flows and closes their sockets, and its files; resolves when nothing is left of its services. */
+  close(): Promise<void>;
 }
 
 /** Room for KIND_… numbers per guest: guest number i, from 0, has those from i times this on. */
@@ -221,12 +221,12 @@ export function createGuestSide(way: GuestWay, parts: NetworkParts): GuestSide {
         },
       });
     },
-    close() {
+    async close() {
       stopWatching();
       stack.close();
       wrapping.clear();
       rawEcho?.close();
-      services?.close();
+      await services?.close();
     },
   };
 }

@@ -41,6 +41,8 @@ export interface ServicesConfig {
   /** Empty: no TFTP server. */
   readonly tftpFolder: string;
   readonly guestForwards: readonly GuestForward[];
+  /** The folder of the SMB server and its address in the guest's network, 4 words; undefined: there is none. */
+  readonly smb?: { readonly folder: string; readonly server: Uint32Array } | undefined;
 }
 
 /** Names that the network answers for itself, its guests' and others, and who is asked about the rest. */

@@ -102,13 +102,20 @@ async function servePasst(given: Given, isDaemon: boolean): Promise<number> {
     const runAs = resolveRunAs(config.runAs);
     const { startPasst } = await import('./compose.ts');
     const { isDetached, prepareSandbox } = await import('./sandbox.ts');
-    running = await startPasst(config, logger, { user: runAs, leavesFiles: isDetached(), isDaemon });
+    running = await startPasst(config, logger, {
+      user: runAs,
+      leavesFiles: isDetached(),
+      isDaemon,
+      removeFile: remove,
+    });
     const readiness = isDaemon ? prepareReadiness() : undefined;
     if (given.has('no-sandbox')) {
       logger.warn(NO_SANDBOX_WARNING);
     } else {
-      const { socketPaths, controlPath } = running;
-      const removable = [...socketPaths, controlPath, pidFile?.path].filter((path) => path !== undefined);
+      const { socketPaths, forwardPaths, controlPath } = running;
+      const removable = [...socketPaths, ...forwardPaths, controlPath, pidFile?.path].filter(
+        (path) => path !== undefined,
+      );
       const mayListen = controlPath !== undefined;
       sandbox = await prepareSandbox({
         removable,

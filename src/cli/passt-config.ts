@@ -5,6 +5,7 @@
 import { PasselError } from '../base/errors.ts';
 import type { PortForwardRule, PortRange } from '../forward/port-spec.ts';
 import { inheritedFd } from '../qemu/netdev-facts.ts';
+import type { GuestForward } from '../qemu/user-net/guest-forward.ts';
 import { readUserNet } from '../qemu/user-net/user-net.ts';
 import type { HostFacts } from '../sys/host-facts.ts';
 import { buildGuests, checkLinks, type GuestConfig, guestNames } from './guests-config.ts';
@@ -82,8 +83,11 @@ export function buildPasstConfig(given: Given, facts: HostFacts, ephemeral: Port
     forwards: buildPasstForwards(given, ephemeral),
   });
   const isSeveral = given.all('netdev').length > 1;
-  const userNet = given.last('user-net') ?? (isSeveral ? readUserNet('') : undefined);
-  const whole = userNet === undefined ? network : applyUserNet(network, userNet, facts.resolvers);
+  const guestForwards = given.all('guest-forward').map(({ parsed }) => parsed);
+  const named = given.last('user-net') ?? (isSeveral ? readUserNet('') : undefined);
+  const userNet = named && { ...named, guestForwards: [...named.guestForwards, ...guestForwards] };
+  const whole =
+    userNet === undefined ? addGuestForwards(network, guestForwards) : applyUserNet(network, userNet, facts.resolvers);
   const guests = buildGuests(given, isSeveral ? network : whole, userNet, facts.resolvers);
   const [{ transport, stack, addressMap }] = guests as [GuestConfig];
   const isInherited =
@@ -97,6 +101,10 @@ export function buildPasstConfig(given: Given, facts: HostFacts, ephemeral: Port
     silenceSeconds: given.gave('guest-silence') ? given.last('guest-silence') : DEFAULT_SILENCE_SECONDS,
     oneOff: given.has('one-off') || isInherited,
   };
+}
+
+function addGuestForwards(network: NetworkConfig, guestForwards: readonly GuestForward[]): NetworkConfig {
+  return guestForwards.length === 0 ? network : { ...network, services: { tftpFolder: '', guestForwards } };
 }
 
 function buildPasstForwards(given: Given, ephemeral: PortRange): PortForwardRule[] {

@@ -171,11 +171,15 @@ function buildRules(given: Given, ephemeral: PortRange, direction: 'ports' | 'ns
     if (texts.length === 0 && given.has(off)) return [];
     const specs = texts.length === 0 ? ['auto'] : texts;
     const typed = given.typed(option);
-    return buildForwards(
+    const rules = buildForwards(
       narrowOptions(given),
       { typed, specs, proto, off: given.has(off) ? given.typed(off) : undefined },
       ephemeral,
     );
+    const path = rules.find(({ bindPath }) => bindPath !== undefined)?.bindPath;
+    if (path === undefined) return rules;
+    const expected = 'ports: unix sockets are forwarded to virtual machines only';
+    throw new PasselError('PASSEL_E_OPTION_VALUE', { option: typed, value: `unix:${path}`, expected });
   });
 }
 

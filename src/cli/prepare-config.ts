@@ -2,9 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { PasselError } from '../base/errors.ts';
-import { DEFAULT_EPHEMERAL, type PortRange, parseEphemeralRange } from '../forward/port-spec.ts';
+import { DEFAULT_EPHEMERAL, type PortForwardRule, type PortRange, parseEphemeralRange } from '../forward/port-spec.ts';
 import { resolvePaths } from '../qemu/netdev-facts.ts';
 import { type HostFacts, hasInterface, readHostFacts } from '../sys/host-facts.ts';
+import { isAbstract } from './forward-sockets.ts';
 import type { TransportConfig } from './guests-config.ts';
 import type { NetworkGiven } from './network-config.ts';
 import { type GivenOptions, narrowOptions } from './options/definition.ts';
@@ -38,9 +39,15 @@ export function prepareConfig(given: GivenOptions<PasstOptionTable>): PasstConfi
   // Absolute, because the working directory is left before the sockets are removed.
   return {
     ...config,
+    forwards: config.forwards.map(resolveForward),
     controlPath: controlPath === undefined ? undefined : resolve(controlPath),
     guests: guests.map((guest) => ({ ...guest, transport: resolveTransport(guest.transport) })),
   };
+}
+
+function resolveForward(rule: PortForwardRule): PortForwardRule {
+  const { bindPath } = rule;
+  return bindPath === undefined || isAbstract(bindPath) ? rule : { ...rule, bindPath: resolve(bindPath) };
 }
 
 function resolveTransport(transport: TransportConfig): TransportConfig {

@@ -3,6 +3,7 @@
  * as root becomes nobody, as the C programs do. glibc's calls, which Node uses, change all threads.
  */
 import { readFileSync } from 'node:fs';
+import { userInfo } from 'node:os';
 import { PasselError, reasonOf } from '../base/errors.ts';
 import type { RunAs } from './network-config.ts';
 
@@ -20,6 +21,21 @@ export function findUser(passwd: string, user: string): UserIds | undefined {
     if (gid !== undefined && (name === user || uid === user)) return { uid: Number(uid), gid: Number(gid) };
   }
   return undefined;
+}
+
+/** The name of a user by number; undefined: of this process's. @returns undefined when it has none */
+export function findUserName(uid: number | undefined): string | undefined {
+  const wanted = String(uid ?? process.geteuid!());
+  for (const line of readText('/etc/passwd').split('\n')) {
+    const [name, , found] = line.split(':');
+    if (found === wanted) return name;
+  }
+  try {
+    // Users of this machine need not be in its files, and the system knows its own.
+    return uid === undefined ? userInfo().username : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Finds a group by name in group(5) text. */

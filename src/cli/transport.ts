@@ -9,7 +9,7 @@ import { createTapLink } from '../link/tap.ts';
 import type { GuestLink, HostSockets } from '../stack/ports.ts';
 import type { NativeAddon } from '../sys/native-addon.ts';
 import { prepareTapOffloads } from '../sys/tap.ts';
-import { listenUnix } from '../sys/unix-socket.ts';
+import { listenUnix, type UnixListenOptions } from '../sys/unix-socket.ts';
 import type { TransportConfig } from './guests-config.ts';
 import { claimSocketPath } from './socket-path.ts';
 
@@ -107,12 +107,17 @@ export function createStreamTransport(
   };
 }
 
-/** @param mode - permissions of the socket's file, less the umask; -1: only the umask counts */
-export function listenAt(native: NativeAddon, path: string, option: string, mode = -1): number {
+export interface ListenAtOptions extends UnixListenOptions {
+  /** The path as people write it, if not as the system has it. */
+  readonly shown?: string;
+}
+
+export function listenAt(native: NativeAddon, path: string, option: string, options: ListenAtOptions = {}): number {
   try {
-    return listenUnix(native, path, { mode });
+    return listenUnix(native, path, options);
   } catch (error) {
-    throw new PasselError('PASSEL_E_SOCKET_PATH', { option, value: path, reason: reasonOf(error) }, { cause: error });
+    const values = { option, value: options.shown ?? path, reason: reasonOf(error) };
+    throw new PasselError('PASSEL_E_SOCKET_PATH', values, { cause: error });
   }
 }
 

@@ -9,6 +9,9 @@
  *
  * Rules come and go while the data path works, each by its number. Connections that came by a rule which is removed go on.
  *
+ * A rule may have a unix socket instead of ports: somebody else makes it, because that takes more than sockets do. A port that the kernel has
+ * chosen stands in the rule from then on.
+ *
  * A rule that follows the other side (`auto`) opens nothing by itself: {@link ForwardListeners.follow} is told which of its ports to have.
  */
 import { getSystemErrorMap } from 'node:util';
@@ -28,7 +31,7 @@ import {
   SOCKET_DGRAM,
   SOCKET_STREAM,
 } from '../stack/ports.ts';
-import type { ForwardProto, PortForwardRule } from './port-spec.ts';
+import { type ForwardProto, formatPortForward, type PortForwardRule } from './port-spec.ts';
 
 // Socket options by their Linux numbers (socket(7), ip(7), ipv6(7)).
 const SOL_SOCKET = 1;
@@ -53,7 +56,7 @@ const EMFILE = 24;
  * The kernel cuts this to net.core.somaxconn. Beyond it, and with SYN cookies, the host resets connections that their clients
  * believe open: 128, as C has it, loses some of 300 that come at once.
  */
-const TCP_BACKLOG = 4096;
+const BACKLOG = 4096;
 
 export interface ListenerOptions {
   readonly sockets: HostSockets;
@@ -71,6 +74,14 @@ export interface ListenerOptions {
    * addresses instead of all, and their events have kinds of their own.
    */
   readonly namespace?: boolean;
+  /**
+   * Opens the unix socket of a rule, non-blocking and listening, with this backlog. Left out: there are none.
+   * @returns its fd, which becomes the listeners'
+   * @throws PasselError
+   */
+  readonly openPath?: (rule: PortForwardRule, backlog: number) => number;
+  /** A unix socket is closed for good: its file is nobody's any more. */
+  readonly onPathClosed?: (path: string) => void;
 }
 
 /** A rule at work. */
@@ -140,6 +151,7 @@ interface Listener {
 }
 
 interface ForwardEntry extends OpenForward {
+  rule: PortForwardRule;
   sockets: number;
   readonly indices: number[];
 }
@@ -189,6 +201,8 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
     const listener = listeners[index];
     if (listener === undefined) return;
     sockets.close(listener.fd);
+    const { bindPath } = listener.forward.rule;
+    if (bindPath !== undefined) options.onPathClosed?.(bindPath);
     listeners[index] = undefined;
     held.add(listener.forward.rule.proto, listener.port, -1);
     count--;
@@ -228,7 +242,11 @@ export function openListeners(rules: readonly PortForwardRule[], options: Listen
         let firstProblem: { endpoint: string; errno: number } | undefined;
         for (let port = rule.first; port <= rule.last; port++) {
           const bound = openPort(rule, port, options);
-          for (const fd of bound.fds) put({ fd, forward, port, target: targetFor(rule, port) });
+          for (const fd of bound.fds) {
+            const held = isChosen(rule) ? portOfSocket(fd, options) : port;
+            if (held !== port) forward.rule = nameChosenPort(rule, held, options);
+            put({ fd, forward, port: held, target: targetFor(forward.rule, held) });
+          }
           if (bound.errno !== 0) {
             firstProblem ??= { endpoint: describeEndpoint(rule, port), errno: bound.errno };
             // Connections need descriptors too: a sweeping rule must not take the last while the stack works.
@@ -349,6 +367,22 @@ function targetFor(rule: PortForwardRule, port: number): ForwardTarget {
   return guestAddress === undefined ? { guestPort } : { guestPort, guestAddress };
 }
 
+/** The kernel is to choose the port of a rule. */
+function isChosen(rule: PortForwardRule): boolean {
+  return rule.first === 0 && rule.bindPath === undefined;
+}
+
+/** 0: not known. */
+function portOfSocket(fd: number, { sockets, view, scratchOffset }: ListenerOptions): number {
+  return sockets.getName(fd, scratchOffset) < 0 ? 0 : view.getUint16(scratchOffset + ENDPOINT_PORT);
+}
+
+function nameChosenPort(rule: PortForwardRule, port: number, { logger }: ListenerOptions): PortForwardRule {
+  const chosen = { ...rule, first: port, last: port };
+  logger.info(`${rule.option ?? `--${rule.proto}-ports`}: the host's port is ${port}: ${formatPortForward(chosen)}`);
+  return chosen;
+}
+
 interface OpenResult {
   readonly fds: readonly number[];
   /** 0, or the positive errno of the attempt that failed. */
@@ -356,6 +390,9 @@ interface OpenResult {
 }
 
 function openPort(rule: PortForwardRule, port: number, options: ListenerOptions): OpenResult {
+  if (rule.bindPath !== undefined) {
+    return { fds: options.openPath === undefined ? [] : [options.openPath(rule, BACKLOG)], errno: 0 };
+  }
   if (rule.bindAddress !== undefined) {
     const address = parseIp(rule.bindAddress)!;
     return openSocket(rule, isMappedIpv4(address) ? 4 : 6, address, port, false, options);
@@ -423,7 +460,7 @@ function openSocket(
     writeEndpoint(view, scratchOffset, family, address, port);
     status = sockets.bind(fd, scratchOffset);
     if (status < 0) return status;
-    if (isTcp) return sockets.listen(fd, TCP_BACKLOG);
+    if (isTcp) return sockets.listen(fd, BACKLOG);
     // Replies leave through sockets bound to the same port, so reuse must be on; but only after our own bind, which would
     // otherwise share a port with another program unnoticed.
     status = sockets.setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);

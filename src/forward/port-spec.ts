@@ -1,7 +1,7 @@
 /**
  * The port specifications of `--tcp-ports` and `--udp-ports`, complete:
  *
- *     SPEC   = "none" | [ADDRESS[%INTERFACE]/ | %INTERFACE/] ITEM{,ITEM}
+ *     SPEC   = "none" | [ADDRESS[%INTERFACE]/ | %INTERFACE/] ITEM{,ITEM} | "unix:" PATH:[TARGET/]PORT
  *     ITEM   = "all" | "auto" | RANGE[:[TARGET/]RANGE] | ~RANGE
  *     RANGE  = FIRST[-LAST]
  *     TARGET = ADDRESS | GUEST
@@ -12,20 +12,25 @@
  *
  * An IPv6 address may stand in brackets. It must where it is a target, because `22:fd00::1/80` reads as a bound address. GUEST is the
  * name of one of several guests, which begins with a letter.
+ *
+ * PATH is that of a unix socket, for TCP only; a name in the abstract namespace begins with `@`. It ends at the last colon that can be the
+ * one in front of the target, and is taken as it stands: commas and slashes are its own.
  */
 import { PasselError } from '../base/errors.ts';
 import { isIpv4Text, isIpv6Text, isSameIp, parseIp } from '../base/ip-text.ts';
 
 export type ForwardProto = 'tcp' | 'udp';
 
-/** One contiguous range of host ports and where it leads in the guest. */
+/** One contiguous range of host ports, or one unix socket of the host, and where it leads in the guest. */
 export interface PortForwardRule {
   readonly proto: ForwardProto;
+  /** The unix socket, in place of a port: a path, or a name behind `@`. `first` and `last` are 0 then. */
+  readonly bindPath?: string;
   /** Host address to bind, as text; all addresses when absent. */
   readonly bindAddress?: string;
   /** Host interface to bind to (SO_BINDTODEVICE). */
   readonly bindInterface?: string;
-  /** Host ports, inclusive, 1..65535. */
+  /** Host ports, inclusive, 1..65535. 0 for both: one that the kernel chooses. */
   readonly first: number;
   readonly last: number;
   /** Guest-side destination, as text; the guest's own address when absent. */
@@ -49,7 +54,8 @@ export interface PortRange {
 }
 
 const EXPECTED =
-  "'none', or [ADDRESS[%INTERFACE]/] and a list of 'all', 'auto', FIRST[-LAST][:[TARGET/]FIRST[-LAST]] or ~FIRST[-LAST]";
+  "'none', or [ADDRESS[%INTERFACE]/] and a list of 'all', 'auto', FIRST[-LAST][:[TARGET/]FIRST[-LAST]] or ~FIRST[-LAST], or unix:PATH:[TARGET/]PORT";
+const UNIX = 'unix:';
 /** Names of guests, as QEMU's netdevs have them (an `id`): a letter, then letters, digits, '-', '.', '_'. */
 const GUEST_NAME = '[A-Za-z][\\w.-]*';
 /** Linux: IFNAMSIZ (16) less the terminating zero. */
@@ -85,6 +91,7 @@ export function parsePortSpec(
     throw new PasselError('PASSEL_E_PORT_SPEC', { option, value: spec, problem, expected: EXPECTED });
   };
   if (spec === '') fail('nothing given');
+  if (spec.startsWith(UNIX)) return [parseUnixSocket(proto, spec, guests, fail)];
 
   const { prefix, list } = splitPrefix(spec);
   const bind = prefix === undefined ? {} : parseBind(prefix, fail);
@@ -129,6 +136,29 @@ export function parsePortSpec(
   }
   if (rules.length === 0) fail('the exclusions leave no port');
   return rules.sort((a, b) => a.first - b.first);
+}
+
+function parseUnixSocket(proto: ForwardProto, spec: string, guests: readonly string[], fail: Fail): PortForwardRule {
+  if (proto === 'udp') fail('a unix socket takes connections, which UDP has none of');
+  const [, bindPath = '', target = ''] = UNIX_SOCKET.exec(spec) ?? fail('no port of the guest behind the path');
+  const problem = describeBadPath(bindPath);
+  if (problem !== undefined) fail(problem);
+  // The mapping of a port, whose number nobody sees.
+  const { targetFirst, target: to } = parseMapping(`1:${target}`, guests, fail);
+  return { proto, bindPath, first: 0, last: 0, ...to, targetFirst, weak: false, scan: false };
+}
+
+const UNIX_SOCKET = /^unix:(.*):((?:\[[^\]]*\]\/|[^:/\]]*\/)?\d+)$/s;
+/** sockaddr_un holds 108 bytes, the zero behind a path or in front of an abstract name among them (unix(7)). */
+const UNIX_PATH_MAX_BYTES = 107;
+
+/** What is wrong with the path of a unix socket, or a name behind `@`; undefined: nothing. */
+export function describeBadPath(path: string): string | undefined {
+  if (path === '' || path === '@') return 'no path of a socket';
+  if (path.includes('\0')) return 'a path with a zero byte';
+  const lengthBytes = Buffer.byteLength(path) - (path.startsWith('@') ? 1 : 0);
+  if (lengthBytes <= UNIX_PATH_MAX_BYTES) return undefined;
+  return `the path has ${lengthBytes} bytes, unix sockets allow ${UNIX_PATH_MAX_BYTES}`;
 }
 
 /**
@@ -247,7 +277,8 @@ export function parsePortSpecs(
       const other = rules.find((r) => clash(r, rule));
       if (other === undefined) rules.push(rule);
       else if (!isSameMapping(other, rule) && !(other.weak || rule.weak)) {
-        const problem = `port ${Math.max(other.first, rule.first)} was forwarded elsewhere by an earlier ${option}`;
+        const what = rule.bindPath ?? `port ${Math.max(other.first, rule.first)}`;
+        const problem = `${what} was forwarded elsewhere by an earlier ${option}`;
         throw new PasselError('PASSEL_E_PORT_SPEC', { option, value: spec, problem, expected: 'each port once' });
       } else if (other.weak !== rule.weak) rules.push(rule);
     }
@@ -257,7 +288,8 @@ export function parsePortSpecs(
 }
 
 function clash(a: PortForwardRule, b: PortForwardRule): boolean {
-  const sameEndpoint = a.bindAddress === b.bindAddress && a.bindInterface === b.bindInterface;
+  const sameEndpoint =
+    a.bindAddress === b.bindAddress && a.bindInterface === b.bindInterface && a.bindPath === b.bindPath;
   return sameEndpoint && a.first <= b.last && b.first <= a.last;
 }
 
@@ -279,6 +311,7 @@ export function isSameForward(a: PortForwardRule, b: PortForwardRule): boolean {
     a.last === b.last &&
     a.targetFirst === b.targetFirst &&
     a.bindInterface === b.bindInterface &&
+    a.bindPath === b.bindPath &&
     a.targetGuest === b.targetGuest &&
     a.weak === b.weak &&
     a.scan === b.scan &&
@@ -299,11 +332,12 @@ export function formatPortForward(rule: PortForwardRule): string {
   const bind = rule.bindAddress === undefined && device === '' ? '' : `${rule.bindAddress ?? ''}${device}/`;
   const range = (first: number, last: number): string => (first === last ? `${first}` : `${first}-${last}`);
   const from = range(rule.first, rule.last);
-  const { targetAddress, targetGuest, targetFirst } = rule;
+  const { bindPath, targetAddress, targetGuest, targetFirst } = rule;
   const named = targetAddress ?? targetGuest;
   if (named === undefined && targetFirst === rule.first) return `${bind}${from}`;
   const shown = named?.includes(':') ? `[${named}]` : named;
   const address = shown === undefined ? '' : `${shown}/`;
+  if (bindPath !== undefined) return `${UNIX}${bindPath}:${address}${targetFirst}`;
   return `${bind}${from}:${address}${range(targetFirst, targetFirst + rule.last - rule.first)}`;
 }
 

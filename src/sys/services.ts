@@ -12,15 +12,18 @@ import { createSocketPair } from './unix-socket.ts';
 
 /** What the guest's connections to a service meet. */
 export type AgentService =
+  /** A path, or a name of the abstract namespace behind `@`. */
   | { readonly kind: 'unix'; readonly path: string }
-  /** Found by PATH; a process for each connection. */
-  | { readonly kind: 'command'; readonly words: readonly string[] };
+  /** Found by PATH; a process for each connection, which is a socket of TCP over loopback where it has to be. */
+  | { readonly kind: 'command'; readonly words: readonly string[]; readonly wantsTcp?: boolean };
 
 export interface ServicesAgentOptions {
   /** By number. */
   readonly services: readonly AgentService[];
   /** The folder that files are opened in; it stays the caller's. -1: none. */
   readonly folderFd: number;
+  /** A folder that the agent removes when it ends, after its commands; undefined: none. */
+  readonly ownFolder?: string | undefined;
   /** Whom the agent becomes; undefined: nobody else. */
   readonly user: { readonly uid: number; readonly gid: number } | undefined;
   /** This process is going to leave the file systems of its mount namespace: the agent gets one of its own. */
@@ -40,8 +43,8 @@ export interface ServicesAgent {
   connect(service: number, ticketA: number, ticketB: number): boolean;
   /** Hands on the answers that have come. */
   takeAnswers(onAnswer: AnswerHandler): void;
-  /** Ends the agent and its commands. Harmless when called twice. */
-  close(): void;
+  /** Ends the agent and its commands; resolves when the agent's folder is removed, at once where it has none. Harmless when called twice. */
+  close(): Promise<void>;
 }
 
 const UNIX_SEQPACKET = 5;
@@ -55,6 +58,10 @@ const PATH_BYTES = 1024;
 const ANSWER_BYTES = 12;
 const EAGAIN = -11;
 const EIO = -5;
+const SHUT_WRITE = 1;
+/** Longer than the agent waits for its commands. */
+const CLEAN_UP_MS = 5000;
+const POLL_MS = 5;
 
 /** Where the agent's executable is: beside the addon. */
 function agentPath(): string {
@@ -70,11 +77,15 @@ export function startServicesAgent(native: NativeAddon, options: ServicesAgentOp
     checkStatus(native.setNonBlocking(fd, 1), 'fcntl');
     // The agent waits for requests in recv(2).
     checkStatus(native.setNonBlocking(agentFd, 0), 'fcntl');
-    const { user, folderFd } = options;
+    const { user, folderFd, ownFolder } = options;
     const ids = [String(user?.uid ?? '-'), String(user?.gid ?? '-')];
     child = startProgram(native, {
       file: agentPath(),
-      args: ['passel-services', ...ids, options.isQuiet ? 'quiet' : '-', ...listWords(options.services)],
+      args: [
+        ...['passel-services', ...ids, options.isQuiet ? 'quiet' : '-'],
+        ...(ownFolder === undefined ? [] : ['folder', ownFolder]),
+        ...listWords(options.services),
+      ],
       env: listEnvironment(process.env).filter((text) => !text.startsWith('PASSEL_')),
       fds: Int32Array.from(folderFd < 0 ? [STACK_FD, agentFd] : [STACK_FD, agentFd, FOLDER_FD, folderFd]),
       ...(options.ownMounts ? { namespaces: CLONE_NEWNS } : {}),
@@ -87,16 +98,18 @@ export function startServicesAgent(native: NativeAddon, options: ServicesAgentOp
   }
   // Its end is told by its socket; the wait only takes what is left of it.
   child.ended.catch(() => {});
-  return createAgent(native, fd);
+  return createAgent(native, fd, options.ownFolder !== undefined);
 }
 
 function listWords(services: readonly AgentService[]): string[] {
   return services.flatMap((service) =>
-    service.kind === 'unix' ? ['unix', service.path] : ['cmd', String(service.words.length), ...service.words],
+    service.kind === 'unix'
+      ? ['unix', service.path]
+      : [service.wantsTcp === true ? 'tcp' : 'cmd', String(service.words.length), ...service.words],
   );
 }
 
-function createAgent(native: NativeAddon, fd: number): ServicesAgent {
+function createAgent(native: NativeAddon, fd: number, cleansUp: boolean): ServicesAgent {
   const bytes = Buffer.alloc(REQUEST_BYTES + PATH_BYTES);
   const answer = Buffer.alloc(ANSWER_BYTES);
   const fds = new Int32Array(2);
@@ -110,6 +123,16 @@ function createAgent(native: NativeAddon, fd: number): ServicesAgent {
     bytes.writeUInt32LE(kind, 8);
     bytes.writeUInt32LE(service, 12);
     return native.sendFds(fd, bytes, 0, REQUEST_BYTES + pathBytes, nothing, 0) > 0;
+  };
+  /** The agent closes its end when it is done. Who is in a process namespace of ours would end with us. */
+  const waitForEnd = async (): Promise<void> => {
+    for (let waitedMs = 0; waitedMs < CLEAN_UP_MS; waitedMs += POLL_MS) {
+      const received = native.receiveFds(fd, answer, 0, ANSWER_BYTES, fds, credentials);
+      if (received <= 0 && received !== EAGAIN) return;
+      // What the agent has answered before: nobody wants it any more.
+      if (received > 0 && fds[0] === 1) native.close(fds[1]!);
+      if (received === EAGAIN) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
   };
   return {
     fd,
@@ -127,9 +150,13 @@ function createAgent(native: NativeAddon, fd: number): ServicesAgent {
         onAnswer(answer.readUInt32LE(0), answer.readUInt32LE(4), fds[0] === 1 ? fds[1]! : result < 0 ? result : EIO);
       }
     },
-    close() {
+    async close() {
       if (!open) return;
       open = false;
+      if (cleansUp) {
+        native.shutdown(fd, SHUT_WRITE);
+        await waitForEnd();
+      }
       native.close(fd);
     },
   };

@@ -71,6 +71,10 @@ export function createForwardRules(options: ForwardRulesOptions): ForwardRules {
     add: (proto, spec) =>
       inOrder(async () => {
         const rules = parse(proto, spec);
+        if (rules.some(({ bindPath }) => bindPath !== undefined)) {
+          const expected = 'ports: unix sockets are made when the program starts, which can make none later';
+          throw new PasselError('PASSEL_E_OPTION_VALUE', { option: 'spec', value: spec, expected });
+        }
         if (rules.length === 0)
           throw new PasselError('PASSEL_E_CONTROL_REQUEST', { reason: `'${spec}' is no forward` });
         const added = await listeners.add(rules, nextTurn);

@@ -53,6 +53,8 @@ export interface ForwardView {
   readonly proto: 'tcp' | 'udp';
   /** A specification that means just this forward. */
   readonly spec: string;
+  /** The unix socket that takes the place of a port of the host, which is 0 then; a name behind `@` has no file. */
+  readonly bindPath: string | null;
   readonly bindAddress: string | null;
   readonly bindInterface: string | null;
   readonly first: number;
@@ -262,6 +264,7 @@ export function viewForward({ id, rule, sockets }: OpenForward): ForwardView {
     id,
     proto: rule.proto,
     spec: formatPortForward(rule),
+    bindPath: rule.bindPath ?? null,
     bindAddress: rule.bindAddress ?? null,
     bindInterface: rule.bindInterface ?? null,
     first: rule.first,

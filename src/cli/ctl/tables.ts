@@ -72,7 +72,7 @@ export function formatForwards(forwards: readonly ForwardView[]): string {
     String(forward.id),
     forward.proto,
     forward.spec,
-    formatRange(forward.bindAddress ?? '*', forward.bindInterface, forward.first, forward.last),
+    forward.bindPath ?? formatRange(forward.bindAddress ?? '*', forward.bindInterface, forward.first, forward.last),
     formatRange(
       forward.targetAddress ?? forward.targetGuest ?? 'guest',
       null,

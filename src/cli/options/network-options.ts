@@ -18,7 +18,7 @@ import {
 
 export const GUEST = "The guest's network:";
 const NAMES = 'Names:';
-const OUTBOUND = 'From guest to host:';
+export const OUTBOUND = 'From guest to host:';
 const INBOUND = 'From host to guest:';
 const SERVICES = 'Services:';
 const PERFORMANCE = 'Performance:';

@@ -1,11 +1,13 @@
 /** The complete option table of passel-passt. */
+import { formatIp } from '../../base/ip-text.ts';
+import { type GuestForward, parseGuestForward } from '../../qemu/user-net/guest-forward.ts';
 import { readUserNet } from '../../qemu/user-net/user-net.ts';
-import { flag, refused, value, values } from './definition.ts';
+import { flag, type Reject, refused, value, values } from './definition.ts';
 import { GUESTS_OPTIONS } from './guests-options.ts';
 import { parseNetdevValue } from './netdev-value.ts';
-import { GUEST, NAMES_OFF_OPTIONS, NETWORK_OPTIONS } from './network-options.ts';
+import { GUEST, NAMES_OFF_OPTIONS, NETWORK_OPTIONS, OUTBOUND } from './network-options.ts';
 import { LINK_OPTIONS, PROCESS_OPTIONS } from './process-options.ts';
-import { parseFd, parsePath } from './values.ts';
+import { parseFd, parsePath, parseUnicast } from './values.ts';
 
 const LINK = 'Link:';
 const VHOST_USER = 'the guest is reached by a stream socket, vhost-user comes later';
@@ -66,11 +68,22 @@ export const PASST_OPTIONS = {
     isExtension: true,
     group: GUEST,
     valueName: 'OPTIONS',
-    help: "The network of QEMU's -netdev user, by its options: net=, host=, dhcpstart=, dns=, hostname=, domainname=, dnssearch=, restrict=, hostfwd=, guestfwd=, tftp=, bootfile=, tftp-server-name=, ipv4=, ipv6=, ipv6-net=, ipv6-host=, ipv6-dns=",
+    help: "The network of QEMU's -netdev user, by its options: net=, host=, dhcpstart=, dns=, hostname=, domainname=, dnssearch=, restrict=, hostfwd=, guestfwd=, tftp=, bootfile=, tftp-server-name=, smb=, smbserver=, ipv4=, ipv6=, ipv6-net=, ipv6-host=, ipv6-dns=",
     parse: readUserNet,
   }),
   ...GUESTS_OPTIONS,
   ...NETWORK_OPTIONS,
+  'tcp-ports': values({
+    ...NETWORK_OPTIONS['tcp-ports'],
+    help: `${NETWORK_OPTIONS['tcp-ports'].help}. Or unix:PATH:[ADDRESS/]PORT: a unix socket of the host`,
+  }),
+  'guest-forward': values({
+    isExtension: true,
+    group: OUTBOUND,
+    valueName: 'RULE',
+    help: "Where the guest's connections to an address lead: [tcp]:ADDRESS:PORT-unix:PATH, -tcp:HOST:PORT or -cmd:COMMAND; repeatable",
+    parse: parseGuestForwardValue,
+  }),
   ...NAMES_OFF_OPTIONS,
   ...PROCESS_OPTIONS,
   'vhost-user': refused({ takesValue: false, reason: VHOST_USER }),
@@ -81,3 +94,9 @@ export const PASST_OPTIONS = {
 } as const;
 
 export type PasstOptionTable = typeof PASST_OPTIONS;
+
+function parseGuestForwardValue(text: string, reject: Reject): GuestForward {
+  const forward = parseGuestForward(text, reject);
+  parseUnicast(formatIp(forward.address), reject);
+  return forward;
+}

@@ -4,7 +4,7 @@
  * MAC address is. Machines with addresses of their own, by MAC, have them on whichever link they are.
  */
 import { PasselError } from '../../base/errors.ts';
-import { formatIp, formatIpv4, isLinkLocalIpv6, isSameIp, mapIpv4 } from '../../base/ip-text.ts';
+import { formatIp, formatIpv4, isLinkLocalIpv6, isMappedIpv4, isSameIp, mapIpv4 } from '../../base/ip-text.ts';
 import { isOnLink } from '../../forward/address-map.ts';
 import type { UserNet, UserNetV4 } from '../../qemu/user-net/user-net.ts';
 import type { NetworkConfig } from '../network-config.ts';
@@ -37,7 +37,7 @@ export function placeGuests(
   if (ipv4 === undefined && lease4 !== undefined) refuse(lease4, 'no addresses of IPv4, which is switched off');
   const ownAddresses = [
     ...(ipv4 === undefined ? [] : [mapIpv4(ipv4.host), mapIpv4(ipv4.dns)]),
-    ...userNet.guestForwards.map(({ address }) => mapIpv4(address)),
+    ...serverAddresses(userNet),
     ...(ipv6 === undefined ? [] : [ipv6.host, ipv6.dns]),
   ];
   const macLeases = leases.flatMap((lease) =>
@@ -100,10 +100,18 @@ function withAddress6(guest: NetworkConfig, address: Uint32Array): NetworkConfig
 }
 
 /** Addresses of the network that cannot be a guest's, whoever asks. */
-function reservedAddresses({ ipv4, guestForwards }: UserNet): Set<number> {
+function reservedAddresses(userNet: UserNet): Set<number> {
+  const { ipv4 } = userNet;
   if (ipv4 === undefined) return new Set();
-  const services = guestForwards.map(({ address }) => address);
+  const services = serverAddresses(userNet)
+    .filter(isMappedIpv4)
+    .map((address) => address[3]!);
   return new Set([ipv4.network, ipv4.host, ipv4.dns, lastAddress(ipv4), ...services]);
+}
+
+/** Where services are, 4 words each. */
+function serverAddresses({ guestForwards, smbFolder, smbServer }: UserNet): Uint32Array[] {
+  return [...guestForwards.map(({ address }) => address), ...(smbFolder === '' ? [] : [smbServer])];
 }
 
 function chooseAddresses(

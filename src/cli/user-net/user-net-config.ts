@@ -27,8 +27,9 @@ export function applyUserNet(
   const { stack, addressMap } = network;
   // The first resolver of the host's, whatever its family: the map rewrites an address as a whole.
   const resolver = addressMap.ipv4?.dnsHost ?? addressMap.ipv6?.dnsHost ?? resolvers[0];
-  const { ipv4, ipv6, tftpFolder, guestForwards } = userNet;
-  const hasServices = tftpFolder !== '' || guestForwards.length > 0;
+  const { ipv4, ipv6, tftpFolder, guestForwards, smbFolder, smbServer } = userNet;
+  const hasServices = tftpFolder !== '' || guestForwards.length > 0 || smbFolder !== '';
+  const smb = smbFolder === '' ? undefined : { folder: smbFolder, server: smbServer };
   return {
     ...network,
     stack: {
@@ -47,7 +48,7 @@ export function applyUserNet(
       isRestricted: userNet.isRestricted,
     },
     forwards: [...userNet.hostForwards.map(forwardRule), ...network.forwards],
-    services: hasServices ? { tftpFolder, guestForwards } : undefined,
+    services: hasServices ? { tftpFolder, guestForwards, smb } : undefined,
     templates: { ipv4: '--user-net', ipv6: '--user-net' },
   };
 }
@@ -102,12 +103,13 @@ function mapV6(net: UserNetV6, label: number, dnsHost: Uint32Array | undefined):
 }
 
 function forwardRule(forward: UserNet['hostForwards'][number]): PortForwardRule {
+  const { hostPath, guestAddress } = forward;
   return {
     proto: forward.proto,
-    bindAddress: forward.hostAddress,
+    ...(hostPath === undefined ? { bindAddress: forward.hostAddress } : { bindPath: hostPath }),
     first: forward.hostPort,
     last: forward.hostPort,
-    targetAddress: forward.guestAddress,
+    ...(guestAddress === undefined ? {} : { targetAddress: guestAddress }),
     targetFirst: forward.guestPort,
     weak: false,
     scan: false,

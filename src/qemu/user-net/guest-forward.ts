@@ -1,16 +1,18 @@
 /**
- * The rules of `guestfwd`: `[tcp]:SERVER:PORT-DEVICE`, where a connection of the guest to an address of its network leads.
+ * The rules of `guestfwd`: `[tcp]:SERVER:PORT-DEVICE`, where a connection of the guest to an address leads. `SERVER` may be one of IPv6, in
+ * brackets, which QEMU has not.
  *
  * `DEVICE` is `cmd:COMMAND`, or one of QEMU's old names for a character device: `tcp:HOST:PORT` and `unix:PATH` here. QEMU opens such a
- * device once, when it starts, and has all connections share it; here, each has a connection of its own.
+ * device once, when it starts, and has all connections share it; here, each has a connection of its own. A PATH that begins with `@` is a name in
+ * the abstract namespace.
  */
-import { parseIp, parseIpv4 } from '../../base/ip-text.ts';
+import { isMappedIpv4, parseIp, parseIpv4 } from '../../base/ip-text.ts';
 import { parsePort } from './forwards.ts';
 import type { RefuseValue } from './user-net.ts';
 
 export interface GuestForward {
-  /** In the guest's network, uint32. */
-  readonly address: number;
+  /** As the guest names it, 4 words. */
+  readonly address: Uint32Array;
   readonly port: number;
   readonly to: GuestForwardTarget;
 }
@@ -25,10 +27,13 @@ export type GuestForwardTarget =
 const LOOPBACK = Uint32Array.of(0, 0, 0xffff, 0x7f000001);
 
 export function parseGuestForward(rule: string, refuse: RefuseValue): GuestForward {
-  const match = /^(?:tcp)?:([^:-]+):(\d+)-([a-z]+):(.*)$/s.exec(rule);
+  const match = /^(?:tcp)?:(\[[^\]]*\]|[^:-]+):(\d+)-([a-z]+):(.*)$/s.exec(rule);
   if (match === null) return refuse('[tcp]:SERVER:PORT-cmd:COMMAND, -tcp:HOST:PORT or -unix:PATH');
   const [, server, port, device, rest] = match as unknown as [string, string, string, string, string];
-  const address = parseIpv4(server) ?? refuse('an IPv4 address of the network, as numbers');
+  const isIpv6 = server.startsWith('[');
+  const address = parseIp(isIpv6 ? server.slice(1, -1) : server);
+  const isGood = address !== undefined && (isIpv6 ? !isMappedIpv4(address) : parseIpv4(server) !== undefined);
+  if (!isGood) return refuse('an IPv4 address of the server, or one of IPv6 in brackets, as numbers');
   return { address, port: parsePort(port, 'server', refuse), to: parseTarget(device, rest, refuse) };
 }
 

@@ -6,14 +6,13 @@
  * - Host, first lease and name server are x.x.2.2, x.x.2.15 and x.x.2.3 as far as the mask leaves these bits to hosts: `net=192.168.76.0/24`
  *   has 192.168.76.15, `net=192.168.76.0` has 192.168.2.15.
  * - A family that is switched on by name switches the other one off, unless that is switched on too.
- *
- * Not done: `smb` and `smbserver`.
  */
 import { PasselError } from '../../base/errors.ts';
 import {
   isLoopbackIp,
   isMappedIpv4,
   isMulticastIp,
+  isSameIp,
   isUnspecifiedIp,
   mapIpv4,
   parseIpv4,
@@ -41,6 +40,10 @@ export interface UserNet {
   readonly bootFile: string;
   /** Name of another TFTP server than the host's address; empty: none. */
   readonly tftpServerName: string;
+  /** Folder of the SMB server; empty: there is none. */
+  readonly smbFolder: string;
+  /** Its address, 4 words; it means nothing without a folder. */
+  readonly smbServer: Uint32Array;
 }
 
 export interface UserNetV4 {
@@ -65,12 +68,8 @@ export type RefuseValue = (expected: string) => never;
 const KEYS = [
   ...['ipv4', 'net', 'host', 'dhcpstart', 'dns', 'ipv6', 'ipv6-net', 'ipv6-prefix', 'ipv6-prefixlen', 'ipv6-host'],
   ...['ipv6-dns', 'restrict', 'hostname', 'domainname', 'dnssearch', 'hostfwd', 'guestfwd'],
-  ...['tftp', 'bootfile', 'tftp-server-name'],
+  ...['tftp', 'bootfile', 'tftp-server-name', 'smb', 'smbserver'],
 ];
-const UNSUPPORTED: Readonly<Record<string, string>> = {
-  smb: 'there is no SMB server here; guestfwd can lead to one',
-  smbserver: 'there is no SMB server here; guestfwd can lead to one',
-};
 const NETWORK_KEYS_V4 = ['net', 'host', 'dhcpstart', 'dns'];
 const NETWORK_KEYS_V6 = ['ipv6-net', 'ipv6-prefix', 'ipv6-prefixlen', 'ipv6-host', 'ipv6-dns'];
 
@@ -78,6 +77,7 @@ const NETWORK_KEYS_V6 = ['ipv6-net', 'ipv6-prefix', 'ipv6-prefixlen', 'ipv6-host
 const HOST_BITS = 0x0202;
 const DNS_BITS = 0x0203;
 const LEASE_BITS = 0x020f;
+const SMB_BITS = 0x0204;
 /** fec0:: */
 const DEFAULT_PREFIX = Uint32Array.of(0xfec00000, 0, 0, 0);
 /** The last labels of our addresses in IPv6. */
@@ -112,18 +112,12 @@ export function readUserNet(text: string): UserNet {
     domainName: keys.name('domainname'),
     searchDomains: keys.all('dnssearch').map((domain) => checkName(domain, keys.refuser('dnssearch', domain))),
     hostForwards: keys.all('hostfwd').map((rule) => {
-      const refuse = keys.refuser('hostfwd', rule);
-      return parseHostForward(
-        rule,
-        ipv4?.dhcpStart ?? refuse('no forwards: they are of IPv4, which is switched off'),
-        refuse,
-      );
+      return parseHostForward(rule, { ipv4: ipv4?.dhcpStart, ipv6: ipv6 !== undefined }, keys.refuser('hostfwd', rule));
     }),
     guestForwards: keys.all('guestfwd').map((rule) => {
       const refuse = keys.refuser('guestfwd', rule);
       const forward = parseGuestForward(rule, refuse);
-      if (ipv4 === undefined) refuse('no forwards: they are of IPv4, which is switched off');
-      else if (!isInNetworkV4(forward.address, ipv4) || forward.address === ipv4.host || forward.address === ipv4.dns) {
+      if (!isFreeAddress(forward.address, ipv4, ipv6)) {
         refuse('an address of the network, other than those of host and dns');
       }
       return forward;
@@ -131,13 +125,15 @@ export function readUserNet(text: string): UserNet {
     tftpFolder: keys.last('tftp') ?? '',
     bootFile: keys.text('bootfile', BOOT_FILE_MAX),
     tftpServerName: keys.text('tftp-server-name', OPTION_MAX),
+    smbFolder: keys.last('smb') ?? '',
+    smbServer: readSmbServer(keys, ipv4, ipv6),
   };
 }
 
 /** Whether a property of `-nic user` is about the network; the others are about the card. */
 export function isUserNetKey(key: string): boolean {
   const name = key.replace(LIST_MEMBER, '');
-  return KEYS.includes(name) || name in UNSUPPORTED;
+  return KEYS.includes(name);
 }
 
 /** Lists in JSON: hostfwd.0.str. */
@@ -161,10 +157,6 @@ class UserNetKeys {
       if (key === 'type') {
         if (value !== 'user') this.refuse('type', "'user'");
         continue;
-      }
-      const reason = UNSUPPORTED[key];
-      if (reason !== undefined) {
-        throw new PasselError('PASSEL_E_OPTION_UNSUPPORTED', { option: `--user-net ${key}`, reason });
       }
       if (KEYS.includes(key)) continue;
       const expected = `one of ${KEYS.join(', ')}`;
@@ -261,6 +253,20 @@ function readV4(keys: UserNetKeys): UserNetV4 {
   return { network, prefixLength, host, dhcpStart, dns };
 }
 
+function readSmbServer(keys: UserNetKeys, ipv4: UserNetV4 | undefined, ipv6: UserNetV6 | undefined): Uint32Array {
+  const isGiven = keys.last('smbserver') !== undefined;
+  const mask = ipv4 === undefined ? 0 : (0xffffffff << (32 - ipv4.prefixLength)) >>> 0;
+  const usual = ipv4 === undefined ? 0 : (ipv4.network | (SMB_BITS & ~mask)) >>> 0;
+  const server = mapIpv4(keys.ipv4('smbserver', usual));
+  if (!isGiven && (keys.last('smb') ?? '') === '') return server;
+  const key = isGiven ? 'smbserver' : 'smb';
+  if (ipv4 === undefined) keys.refuse(key, 'no SMB server: it is there by IPv4, which is switched off');
+  if (!isFreeAddress(server, ipv4, ipv6)) {
+    keys.refuse(key, 'an address of the network for the server, other than those of host and dns');
+  }
+  return server;
+}
+
 /** Bits of a mask that is a number of bits or dotted. */
 function parseMask(text: string, keys: UserNetKeys): number {
   const expected = 'a mask of 4 to 32 bits, as their number or dotted';
@@ -308,6 +314,16 @@ export function withLabel(network: Uint32Array, label: number): Uint32Array {
   const address = Uint32Array.from(network);
   address[3] = (address[3]! | label) >>> 0;
   return address;
+}
+
+/** Whether something else can be at an address of 4 words. */
+function isFreeAddress(address: Uint32Array, ipv4: UserNetV4 | undefined, ipv6: UserNetV6 | undefined): boolean {
+  if (isMappedIpv4(address)) {
+    const own = address[3]!;
+    return ipv4 !== undefined && isInNetworkV4(own, ipv4) && own !== ipv4.host && own !== ipv4.dns;
+  }
+  if (ipv6 === undefined || !isInNetworkV6(address, ipv6.network, ipv6.prefixLength)) return false;
+  return !isSameIp(address, ipv6.host) && !isSameIp(address, ipv6.dns);
 }
 
 function isInNetworkV4(address: number, { network, prefixLength }: UserNetV4): boolean {

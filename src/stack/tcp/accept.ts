@@ -5,6 +5,8 @@
  * same turn; the guest's answer, or its refusal, decides what the remote sees: a RST closes the host socket with a RST. The guest sees
  * the remote's own address, or what the address map makes of one that it could not answer (loopback, its own).
  *
+ * A unix socket's clients have no address and no port: the guest sees the host's loopback, with a port of our choosing.
+ *
  * A remote whose pair of addresses and ports is in use at the guest is refused, unless that flow is over but for its last
  * acknowledgement.
  *
@@ -39,6 +41,11 @@ const SO_LINGER = 13;
 /** Errors of single connections may follow each other; an error that stays must not keep us here. */
 const MAX_ERRORS = 64;
 const LOG_INTERVAL_MS = 10_000;
+/** Ports for those who have none: where Linux has those of its clients. */
+const UNIX_FIRST_PORT = 32_768;
+const UNIX_PORTS = 28_232;
+const LOOPBACK_V4 = Uint32Array.of(0, 0, 0xffff, 0x7f000001);
+const LOOPBACK_V6 = Uint32Array.of(0, 0, 0, 1);
 
 const peer = new Uint32Array(4);
 const noAddress = new Uint32Array(4);
@@ -56,7 +63,9 @@ export function acceptAll(core: TcpCore, listenerIndex: number): void {
     if (fd >= 0) {
       if (ctx.bypass?.takeConnection(listenerIndex, fd, ctx.endpoint) === true) continue;
       const family = loadEndpointAddress(view, ctx.endpoint, peer, 0);
-      if (!openFromHost(core, fd, family, getEndpointPort(view, ctx.endpoint), target)) refuse(core, fd);
+      const port = getEndpointPort(view, ctx.endpoint);
+      const opened = family === 0 ? openFromUnix(core, fd, target) : openFromHost(core, fd, port, target);
+      if (!opened) refuse(core, fd);
       continue;
     }
     switch (fd) {
@@ -81,9 +90,27 @@ export function acceptAll(core: TcpCore, listenerIndex: number): void {
 }
 
 /** @returns false when the connection cannot be passed on; the caller then closes `fd` */
-function openFromHost(core: TcpCore, fd: number, family: number, peerPort: number, target: ForwardTarget): boolean {
+function openFromUnix(core: TcpCore, fd: number, target: ForwardTarget): boolean {
+  const { ctx, flows } = core;
+  const { guestAddress } = target;
+  const isIpv4 = guestAddress === undefined ? ctx.config.ipv4 !== undefined : isIpv4Mapped(guestAddress, 0);
+  const loopback = isIpv4 ? LOOPBACK_V4 : LOOPBACK_V6;
+  peer.set(loopback);
+  ctx.map.toGuest(peer, 0, IP_PROTOCOL_TCP);
+  const guest = guestAddress ?? guestAddressFor(core, isIpv4 ? 4 : 6);
+  for (let tries = 0; tries < UNIX_PORTS; tries++) {
+    core.unixPort = (core.unixPort + 1) % UNIX_PORTS;
+    const port = UNIX_FIRST_PORT + core.unixPort;
+    if (flows.find(FLOW_TCP, guest, 0, target.guestPort, peer, 0, port) >= 0) continue;
+    peer.set(loopback);
+    return openFromHost(core, fd, port, target);
+  }
+  return false;
+}
+
+/** @returns false when the connection cannot be passed on; the caller then closes `fd` */
+function openFromHost(core: TcpCore, fd: number, peerPort: number, target: ForwardTarget): boolean {
   const { ctx, flows, columns: c } = core;
-  if (family === 0) return false;
   ctx.map.toGuest(peer, peerPort, IP_PROTOCOL_TCP);
   const shown = isIpv4Mapped(peer, 0) ? 4 : 6;
   const guest = target.guestAddress ?? guestAddressFor(core, shown);

@@ -52,6 +52,8 @@ export class TcpCore {
 
   /** A descriptor held in reserve for when there are no others, see accept.ts; -1: none. Owned here. */
   spareFd = -1;
+  /** Number of the port that a client of a unix socket was last given, see accept.ts. */
+  unixPort: number;
   /** Flows in STATE_TIME_WAIT. */
   timeWaitCount = 0;
 
@@ -66,6 +68,8 @@ export class TcpCore {
     this.flows = ctx.flows;
     const { capacity, columns } = ctx.flows;
     this.columns = new TcpColumns(capacity, columns);
+    // Not the same after a restart: the guest may still have the connections of the time before.
+    this.unixPort = ctx.secret[0]! & 0x3fff;
     // Twice: while the list is served, flows file themselves again behind those that are still to come.
     this.turnFlows = columns.int32(2 * capacity);
     this.listOffset = ctx.arena.allocate(GATHER_SLOTS * GATHER_SEGMENTS * LIST_ENTRY_BYTES);

@@ -69,6 +69,7 @@ describe('tables', () => {
       id: 1,
       proto: 'udp' as const,
       spec: '::1/53-54:[fd00::2]/153-154',
+      bindPath: null,
       bindAddress: '::1',
       bindInterface: 'eth0',
       first: 53,

@@ -98,6 +98,10 @@ const SAMPLES: Partial<Record<keyof typeof PASST_OPTIONS, Sample>> = {
   'guest-silence': { value: '7', does: ({ silenceSeconds }) => silenceSeconds === 7 },
   'dns-server': { value: 'corp.example=192.0.2.9', does: ({ names }) => names?.routes[0]?.domain === 'corp.example' },
   'dns-hosts': { value: '/srv/hosts', does: ({ names }) => names?.hostsPath === '/srv/hosts' },
+  'guest-forward': {
+    value: 'tcp:192.0.2.9:80-unix:/run/web',
+    does: ({ services }) => services?.guestForwards[0]?.port === 80,
+  },
   'dns-record': { value: 'printer=192.0.2.9', does: ({ names }) => names?.statics[0]?.name === 'printer' },
   'one-off': { does: (config) => config.oneOff },
   'user-net': { value: 'user', does: ({ stack }) => stack.ipv4?.guestAddress === mapped(10, 0, 2, 15) },

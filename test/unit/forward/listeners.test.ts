@@ -55,6 +55,55 @@ function createRecorder(refuse: (family: number, port: number) => number = () =>
 const tcp = (spec: string): PortForwardRule[] => parsePortSpec('-t', 'tcp', spec, EPHEMERAL);
 const udp = (spec: string): PortForwardRule[] => parsePortSpec('-u', 'udp', spec, EPHEMERAL);
 
+describe('listeners of unix sockets', () => {
+  it('are opened by somebody else, and their files given back when they are closed', () => {
+    const { calls, options } = createRecorder();
+    const opened: string[] = [];
+    const closed: string[] = [];
+    const listeners = openListeners([...tcp('unix:/a:22'), ...tcp('unix:@b:23')], {
+      ...options,
+      openPath: ({ bindPath }, backlog) => 100 + opened.push(`${bindPath} ${backlog}`),
+      onPathClosed: (path) => closed.push(path),
+    });
+    expect(opened).toEqual(['/a 4096', '@b 4096']);
+    expect([listeners.fdOf(0), listeners.targetOf(1)]).toEqual([101, { guestPort: 23 }]);
+    listeners.watchAll();
+    expect(calls).toEqual([`watch 101 1 ${KIND_TCP_LISTENER} 0`, `watch 102 1 ${KIND_TCP_LISTENER} 1`]);
+    listeners.remove(2, () => {});
+    expect(closed).toEqual(['@b']);
+    listeners.closeAll();
+    expect(closed).toEqual(['@b', '/a']);
+  });
+  it('give their files back when one that comes later cannot be had', () => {
+    const { options } = createRecorder(() => EADDRINUSE);
+    const closed: string[] = [];
+    const paths = { openPath: () => 9, onPathClosed: (path: string) => closed.push(path) };
+    expect(() => openListeners([...tcp('unix:/a:22'), ...tcp('80')], { ...options, ...paths })).toThrow(/80/);
+    expect(closed).toEqual(['/a']);
+  });
+});
+
+describe('a port that the kernel chooses', () => {
+  it('stands in the rule from then on', () => {
+    const { options } = createRecorder();
+    const sockets = {
+      ...options.sockets,
+      getName(_fd: number, offset: number) {
+        options.view.setUint16(offset + 2, 41_234);
+        return 0;
+      },
+    };
+    const rule = { ...tcp('127.0.0.1/1:22')[0]!, first: 0, last: 0 };
+    const messages: string[] = [];
+    const logger = { ...silentLogger, info: (message: string) => void messages.push(message) };
+    const listeners = openListeners([rule], { ...options, sockets, logger });
+    expect(listeners.list()[0]!.rule).toMatchObject({ first: 41_234, last: 41_234, targetFirst: 22 });
+    expect([listeners.portOf(0), listeners.targetOf(0)]).toEqual([41_234, { guestPort: 22 }]);
+    expect(listeners.holdsPort('tcp', 41_234)).toBe(true);
+    expect(messages.join()).toContain('41234');
+  });
+});
+
 describe('listeners', () => {
   it('without an address serve both families with one socket', () => {
     const { calls, options } = createRecorder();

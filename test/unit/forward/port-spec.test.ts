@@ -23,6 +23,51 @@ function show(rule: PortForwardRule): string {
   return `${prefix}${rule.first}-${rule.last}:${target}${rule.targetFirst}${flags}`;
 }
 
+describe('a unix socket in the place of ports', () => {
+  it.each([
+    ['unix:/run/a:22', { bindPath: '/run/a', targetFirst: 22 }],
+    ['unix:/run/a:b,c%d:22', { bindPath: '/run/a:b,c%d', targetFirst: 22 }],
+    ['unix:@name:65535', { bindPath: '@name', targetFirst: 65535 }],
+    ['unix:a:192.0.2.1/80', { bindPath: 'a', targetAddress: '192.0.2.1', targetFirst: 80 }],
+    ['unix:/x/y:[2001:db8::1]/80', { bindPath: '/x/y', targetAddress: '2001:db8::1', targetFirst: 80 }],
+  ])('is read from %s, and written so', (spec, expected) => {
+    const [rule, ...others] = parse(spec);
+    expect([rule, others]).toEqual([{ proto: 'tcp', first: 0, last: 0, weak: false, scan: false, ...expected }, []]);
+    expect(formatPortForward(rule!)).toBe(spec);
+    expect(isSameForward(rule!, parse(spec)[0]!)).toBe(true);
+    expect(isSameForward(rule!, { ...rule!, bindPath: '/other' })).toBe(false);
+  });
+  it('may be that of a guest', () => {
+    const [rule] = parsePortSpec('-t', 'tcp', 'unix:/run/a:web/22', EPHEMERAL, ['web']);
+    expect(rule).toMatchObject({ bindPath: '/run/a', targetGuest: 'web', targetFirst: 22 });
+  });
+  it.each([
+    'unix:',
+    'unix:/a',
+    'unix::22',
+    'unix:@:22',
+    'unix:/a:',
+    'unix:/a:0',
+    'unix:/a:70000',
+    'unix:/a:1-2',
+    'unix:/a:b/1',
+  ])('is refused as %s', (spec) => {
+    expect(() => parse(spec)).toThrow(PasselError);
+  });
+  it('has a path that fits, leads to one place, and takes connections only', () => {
+    expect(parse(`unix:/${'a'.repeat(106)}:1`)).toHaveLength(1);
+    expect(() => parse(`unix:/${'a'.repeat(107)}:1`)).toThrow(/unix sockets allow 107/);
+    expect(parse(`unix:@${'a'.repeat(107)}:1`)).toHaveLength(1);
+    expect(() => parse(`unix:@${'a'.repeat(108)}:1`)).toThrow(/unix sockets allow 107/);
+    const both = ['unix:/a:1', 'unix:/b:1', '1'];
+    expect(parsePortSpecs('-t', 'tcp', both, EPHEMERAL)).toHaveLength(3);
+    expect(() => parsePortSpecs('-t', 'tcp', ['unix:/a:1', 'unix:/a:2'], EPHEMERAL)).toThrow(
+      /\/a was forwarded elsewhere/,
+    );
+    expect(() => parsePortSpec('-u', 'udp', 'unix:/a:1', EPHEMERAL)).toThrow(/UDP/);
+  });
+});
+
 describe('port specifications', () => {
   const accepted: [spec: string, rules: string[]][] = [
     ['none', []],

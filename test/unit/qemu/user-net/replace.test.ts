@@ -44,8 +44,10 @@ describe('a command with a user network', () => {
       hostForwards: [{ hostPort: 5557 }, { hostPort: 1 }],
     });
   });
-  it('keeps options that are not supported, for the error to name them', () => {
-    expect(() => readUserNet(replace(['-nic', 'user,smb=/tmp']).options)).toThrow(/--user-net smb/);
+  it('keeps values that are refused, for the error to name them', () => {
+    expect(() => readUserNet(replace(['-nic', 'user,smb=/tmp,smbserver=10.0.2.2']).options)).toThrow(
+      /--user-net smbserver/,
+    );
   });
   it.each([
     [['-nic', 'none']],

@@ -67,6 +67,18 @@ describe('the network of -netdev user', () => {
       ],
     });
     expect(readUserNet('dhcpstart=10.0.2.40,hostfwd=tcp::1-:2').hostForwards[0]!.guestAddress).toBe('10.0.2.40');
+    expect(readUserNet('hostfwd=unix:/run/a-b:1-:22,hostfwd=unix:@x-[fec0::9]:23').hostForwards).toMatchObject([
+      { proto: 'tcp', hostPath: '/run/a-b:1', guestAddress: '10.0.2.15', guestPort: 22 },
+      { proto: 'tcp', hostPath: '@x', guestAddress: 'fec0::9', guestPort: 23 },
+    ]);
+    expect(readUserNet('ipv4=off,hostfwd=unix:/x-:22').hostForwards[0]).toMatchObject({ guestAddress: undefined });
+    expect(
+      readUserNet('hostfwd=tcp:[::1]:0-[fec0::15]:22,hostfwd=udp:[::]:5-:6,hostfwd=tcp::7-[fec0::9]:8').hostForwards,
+    ).toEqual([
+      { proto: 'tcp', hostAddress: '::1', hostPort: 0, guestAddress: 'fec0::15', guestPort: 22 },
+      { proto: 'udp', hostAddress: '::', hostPort: 5, guestAddress: undefined, guestPort: 6 },
+      { proto: 'tcp', hostAddress: '::', hostPort: 7, guestAddress: 'fec0::9', guestPort: 8 },
+    ]);
     const json = readUserNet(
       '{"type":"user","restrict":true,"hostfwd":[{"str":"tcp::1-:2"}],"dnssearch":[{"str":"a"}]}',
     );
@@ -78,7 +90,7 @@ describe('services', () => {
   const forwards = (rule: string) => readUserNet(`guestfwd=${rule}`).guestForwards;
   it('have the forms of the manual', () => {
     expect(forwards('tcp:10.0.2.100:1234-tcp:10.10.1.1:4321')).toEqual([
-      { address: 0x0a000264, port: 1234, to: { kind: 'tcp', address: parseIp('10.10.1.1'), port: 4321 } },
+      { address: parseIp('10.0.2.100'), port: 1234, to: { kind: 'tcp', address: parseIp('10.10.1.1'), port: 4321 } },
     ]);
     expect(forwards('tcp:10.0.2.100:1234-cmd:netcat 10.10.1.1 4321')[0]!.to).toEqual({
       kind: 'command',
@@ -87,6 +99,18 @@ describe('services', () => {
     expect(forwards(':10.0.2.100:1-unix:/run/a-b:c')[0]!.to).toEqual({ kind: 'unix', path: '/run/a-b:c' });
     expect(forwards('tcp:10.0.2.100:1-tcp:[::1]:80')[0]!.to).toMatchObject({ address: parseIp('::1'), port: 80 });
     expect(forwards('tcp:10.0.2.100:1-tcp:localhost:80')[0]!.to).toMatchObject({ address: parseIp('127.0.0.1') });
+  });
+  it('may be at an address of IPv6', () => {
+    expect(forwards('tcp:[fec0::100]:80-unix:@name')).toEqual([
+      { address: parseIp('fec0::100'), port: 80, to: { kind: 'unix', path: '@name' } },
+    ]);
+  });
+  it('share a folder, at x.x.2.4 or elsewhere', () => {
+    const server = (text: string): string => `${readUserNet(text).smbFolder} ${formatIp(readUserNet(text).smbServer)}`;
+    expect(server('smb=/srv')).toBe('/srv 10.0.2.4');
+    expect(server('net=192.168.5.0/24,smb=/srv')).toBe('/srv 192.168.5.4');
+    expect(server('smb=/srv,smbserver=10.0.2.9')).toBe('/srv 10.0.2.9');
+    expect(readUserNet('').smbFolder).toBe('');
   });
   it('are repeatable, and read the folder and names for booting', () => {
     const rules = 'guestfwd=tcp:10.0.2.100:1-cmd:a,guestfwd=tcp:10.0.2.100:2-cmd:b';
@@ -159,12 +183,10 @@ describe('what QEMU refuses', () => {
     'hostfwd=5555-:23',
     'hostfwd=tcp::5555-:0',
     'hostfwd=tcp:localhost:5559-:22',
-    'hostfwd=tcp:[::1]:5559-:22',
     'hostfwd=tcp::5555-localhost:22',
     'hostfwd=tcp::5555',
     'hostfwd=',
     'hostfwd=tcp::70000-:22',
-    'hostfwd=unix:/tmp/x-:22',
   ])('%s is refused too', (text) => {
     expect(() => readUserNet(text)).toThrow(/--user-net/);
   });
@@ -174,11 +196,22 @@ describe('what QEMU refuses', () => {
     ['host=10.0.2.0', 'host'],
     ['dhcpstart=10.0.2.255', 'dhcpstart'],
     ['ipv6-dns=fec0::2', 'ipv6-dns'],
-    ['hostfwd=tcp::0-:22', 'hostfwd'],
+    ['hostfwd=unix:-:22', 'hostfwd'],
+    ['hostfwd=unix:/tmp/x:22', 'hostfwd'],
+    ['hostfwd=unix:/tmp/x-[fe80::1:22', 'hostfwd'],
+    ['hostfwd=tcp:::1:5559-:22', 'hostfwd'],
+    ['hostfwd=tcp:[10.0.0.1]:5559-:22', 'hostfwd'],
+    ['hostfwd=tcp:[::1]:5559-10.0.2.15:22', 'hostfwd'],
+    ['ipv6=off,hostfwd=tcp:[::1]:5-:22', 'hostfwd'],
     ['ipv4=off,hostfwd=tcp::5-:22', 'hostfwd'],
     ['dnssearch=-', 'dnssearch'],
     ['{"type":', ''],
-    ['smb=/tmp', 'smb'],
+    ['smb=/tmp,smbserver=10.0.2.2', 'smbserver'],
+    ['smb=/tmp,smbserver=10.0.3.4', 'smbserver'],
+    ['smb=/tmp,host=10.0.2.4', 'smb'],
+    ['ipv4=off,smb=/tmp', 'smb'],
+    ['guestfwd=tcp:[fec0::2]:80-cmd:cat', 'guestfwd'],
+    ['guestfwd=tcp:[2001:db8::2]:80-cmd:cat', 'guestfwd'],
   ])('%s, which can never work, is refused here', (text, key) => {
     expect(() => readUserNet(text)).toThrow(new RegExp(`^--user-net${key === '' ? '' : ` ${key}`}`));
   });

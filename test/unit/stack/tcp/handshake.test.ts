@@ -270,6 +270,20 @@ describe('a connection that comes from the host', () => {
     expect(h.takeOne()).toMatchObject({ flags: 'A', seq: syn.seq + 1, ack: 6 });
   });
 
+  it('from a unix socket comes from the loopback of the host, each from a port of its own', () => {
+    const h = new Harness();
+    const listener = h.addListener(1, 22);
+    const nobody = new Uint8Array(24);
+    for (let i = 0; i < 3; i++) h.sockets.connectTo(listener, nobody);
+    h.turn();
+    const syns = h.take();
+    expect(syns.map(({ flags, dstPort }) => `${flags} ${dstPort}`)).toEqual(['S 22', 'S 22', 'S 22']);
+    const [first, ...others] = syns.map(({ srcPort }) => srcPort) as [number, number, number];
+    expect(first).toBeGreaterThanOrEqual(32_768);
+    expect(others).toEqual([first + 1, first + 2]);
+    expect(h.liveFlows).toBe(3);
+  });
+
   it('repeats the SYN after 1, 2, 4, 8, 16, 32 seconds and then resets the remote', () => {
     const h = new Harness();
     const socket = h.sockets.connectTo(h.addListener(1, 22), endpointRecord(REMOTE4, 5555));
