@@ -1,4 +1,5 @@
 /** Runs rows so that what else the machine does hits every stack alike: all rigs are up, one at a time has traffic, in changing order. */
+import { setCongestionControl } from './congestion.ts';
 import type { BenchRig } from './measure.ts';
 import type { RowResult } from './report.ts';
 import type { RowTitle } from './rows.ts';
@@ -17,6 +18,8 @@ export interface RigRow<R extends BenchRig> extends RowTitle {
 export interface Session {
   readonly runs: number;
   readonly seconds: number;
+  /** TCP's congestion control at the ends. */
+  readonly congestion: string;
   /** What was not measured and why, for the report. */
   readonly leftOut: string[];
 }
@@ -99,7 +102,9 @@ export async function measureOnRigs<N extends string, R extends BenchRig>(
     try {
       for (const name of stacks) {
         try {
-          rigs.set(name, await createRig(name, mtu));
+          const rig = await createRig(name, mtu);
+          rigs.set(name, rig);
+          await setCongestionControl(rig, session.congestion);
         } catch (error) {
           leaveOut(session, `${name} at MTU ${mtu}`, (error as Error).message);
         }

@@ -3,7 +3,7 @@
  * all alike.
  *
  *   npm run bench -- [--runs 5] [--seconds 1] [--rows passt,pasta-rr,…] [--stacks ours,debian,qemu]
- *     [--pasta-stacks ours,ours-plain,debian,slirp4netns] [--json FILE] [--markdown FILE] [--list]
+ *     [--pasta-stacks ours,ours-plain,debian,slirp4netns] [--congestion cubic|reno|bbr] [--json FILE] [--markdown FILE] [--list]
  *
  * `--rows` takes groups and beginnings of names; --list prints both. Prints a table, says what was missing, and writes all samples
  * to test/bench/out, or FILE.
@@ -17,6 +17,7 @@ import { PROJECT_ROOT } from '../support/native-tools.ts';
 import type { Host } from '../support/netns/host.ts';
 import { stackCommand } from '../support/stack-under-test.ts';
 import { alternate, leaveOut, measureOnRigs, orderOfRound, record, type Session } from './alternate.ts';
+import { defaultCongestion } from './congestion.ts';
 import { FD_ROWS, measureFdRows } from './fd-rows.ts';
 import { measureIdleFlows } from './idle-flows.ts';
 import { createLanRig, LAN_ROWS, LAN_STACKS, missingLanReason } from './lan-rig.ts';
@@ -69,10 +70,16 @@ const { values: options } = parseArgs({
     'pasta-stacks': { type: 'string', default: 'ours,ours-plain,debian,slirp4netns' },
     json: { type: 'string' },
     markdown: { type: 'string' },
+    congestion: { type: 'string', default: defaultCongestion() },
     list: { type: 'boolean', default: false },
   },
 });
-const session: Session = { runs: Number(options.runs), seconds: Number(options.seconds), leftOut: [] };
+const session: Session = {
+  runs: Number(options.runs),
+  seconds: Number(options.seconds),
+  congestion: options.congestion,
+  leftOut: [],
+};
 const wanted = options.rows.split(',').filter((name) => name !== '');
 
 /** The rows of a group that `--rows` names. */
@@ -203,7 +210,7 @@ function named<N extends string>(names: readonly N[]): Map<string, N> {
 function write(results: readonly RowResult[], loadBefore: number): void {
   const load = `load ${loadBefore.toFixed(1)} before, ${(loadavg()[0] ?? 0).toFixed(1)} after`;
   const machine = `${cpus().length} × ${cpus()[0]?.model ?? 'CPU'}, Linux ${release()}, Node ${process.version}`;
-  const conditions = `${machine}; ${session.runs} alternating runs of ${session.seconds} s; ${load}`;
+  const conditions = `${machine}; ${session.runs} alternating runs of ${session.seconds} s; TCP ${session.congestion}; ${load}`;
   const missing = session.leftOut.map((text) => `not measured: ${text}\n`).join('');
   process.stdout.write(`${conditions}\n${formatText(results)}\n${missing}`);
   const date = new Date().toISOString();
