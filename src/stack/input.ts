@@ -2,7 +2,8 @@
  * Where every frame from the guest comes in: checks Ethernet and IP, fills the one PacketMeta, and hands on to the protocol's module.
  *
  * Frames to a unicast MAC that is not ours are overheard traffic (a guest that bridges): they are dropped, and teach us nothing
- * about the guest's address. IP fragments go through reassembly and come back as whole packets. UDP and ICMP checksums are
+ * about the guest's address. A frame that continues the TCP flow of the one before it is told by comparing the two (same-headers.ts).
+ * IP fragments go through reassembly and come back as whole packets. UDP and ICMP checksums are
  * the modules' business. What is not understood is counted, and logged at most once in a while: a guest must not be able to fill a
  * log.
  */
@@ -44,6 +45,7 @@ import {
   loadIpv6,
   skipIpv6Extensions,
 } from '../wire/ipv6.ts';
+import { TCP_HEADER_BYTES } from '../wire/tcp.ts';
 import { checkUdp, getUdpDstPort } from '../wire/udp.ts';
 import {
   checkVnet,
@@ -58,6 +60,8 @@ import {
 import type { StackContext } from './context.ts';
 import { DNS_PORT } from './dns.ts';
 import { createPacketMeta, type PacketMeta } from './packet-meta.ts';
+import { hasSameHeaders4, hasSameHeaders6, PLAIN_TCP4_OFFSET, PLAIN_TCP6_OFFSET } from './same-headers.ts';
+import type { TcpModule } from './tcp/module.ts';
 
 const DHCP_SERVER_PORT = 67;
 const DHCPV6_SERVER_PORT = 547;
@@ -75,8 +79,8 @@ export interface InputModules {
   readonly dhcp: { input(meta: PacketMeta): boolean };
   readonly dhcpv6: { input(meta: PacketMeta): boolean };
   readonly echo: { input4(meta: PacketMeta): void; input6(meta: PacketMeta): void };
-  readonly tcp: { input(meta: PacketMeta): void };
-  readonly udp: { input(meta: PacketMeta): void };
+  readonly tcp: Pick<TcpModule, 'input' | 'inputNext' | 'endInput'>;
+  readonly udp: { input(meta: PacketMeta): void; endInput(): void };
   readonly tftp?: { input(meta: PacketMeta): boolean } | undefined;
   /** Undefined: no names are the network's own. */
   readonly dns?: { input(meta: PacketMeta): boolean } | undefined;
@@ -84,6 +88,7 @@ export interface InputModules {
   readonly reassembly: {
     input4(l3Offset: number, nowMs: number): number;
     input6(l3Offset: number, nowMs: number): number;
+    endInput(): void;
   };
 }
 
@@ -93,6 +98,9 @@ export class Input {
   private readonly meta = createPacketMeta();
   private readonly extensions = createIpv6Extensions();
   private readonly malformedGate: LogGate = createLogGate(LOG_INTERVAL_MS);
+  /** The last frame, when it was the next payload of a TCP flow and lies where it can be compared with; 0: it was not. */
+  private trainOffset = 0;
+  private trainFamily = 0;
 
   constructor(ctx: StackContext, modules: InputModules) {
     this.ctx = ctx;
@@ -108,6 +116,10 @@ export class Input {
     const end = offset + lengthBytes;
     counters.guestFrames++;
     counters.guestBytes += lengthBytes;
+    if (this.trainOffset !== 0) {
+      if (this.continueTrain(offset, lengthBytes)) return;
+      this.trainOffset = 0;
+    }
     if (checkEthernet(view, offset, end) < 0) {
       counters.badEthernet++;
       this.noteMalformed('Ethernet', lengthBytes);
@@ -138,6 +150,43 @@ export class Input {
     } else {
       counters.unknownProtocol++;
     }
+  }
+
+  /** The frames handed in so far are about to be overwritten: what refers to them goes out first. */
+  endBatch(): void {
+    const { tcp, udp, reassembly } = this.modules;
+    this.trainOffset = 0;
+    tcp.endInput();
+    udp.endInput();
+    reassembly.endInput();
+  }
+
+  /** Takes a frame that continues the TCP flow of the last one: of a transfer's frames nearly all. */
+  private continueTrain(offset: number, lengthBytes: number): boolean {
+    const { view } = this.ctx;
+    const { trainOffset } = this;
+    if (this.trainFamily === 4) {
+      return (
+        lengthBytes > PLAIN_TCP4_OFFSET + TCP_HEADER_BYTES &&
+        hasSameHeaders4(view, trainOffset, offset, lengthBytes) &&
+        this.modules.tcp.inputNext(offset + PLAIN_TCP4_OFFSET, lengthBytes - PLAIN_TCP4_OFFSET)
+      );
+    }
+    return (
+      lengthBytes > PLAIN_TCP6_OFFSET + TCP_HEADER_BYTES &&
+      hasSameHeaders6(view, trainOffset, offset, lengthBytes) &&
+      this.modules.tcp.inputNext(offset + PLAIN_TCP6_OFFSET, lengthBytes - PLAIN_TCP6_OFFSET)
+    );
+  }
+
+  /** What follows may continue the flow of the frame at hand, unless its headers are not what comparing is made for. */
+  private beginTrain(): void {
+    const { ctx, meta } = this;
+    const plain = meta.family === 4 ? PLAIN_TCP4_OFFSET : PLAIN_TCP6_OFFSET;
+    // Behind a virtio-net header a frame holds many segments already, and has one header more to be checked.
+    if (ctx.link.hasVnetHeader || meta.l4Offset !== meta.frameOffset + plain) return;
+    this.trainOffset = meta.frameOffset;
+    this.trainFamily = meta.family;
   }
 
   /** @returns false when the header says what cannot be */
@@ -226,7 +275,7 @@ export class Input {
     ctx.guest.observeAddress(meta.family, meta.source);
     switch (meta.protocol) {
       case IP_PROTOCOL_TCP:
-        if (config.tcp) modules.tcp.input(meta);
+        if (config.tcp && modules.tcp.input(meta)) this.beginTrain();
         return;
       case IP_PROTOCOL_UDP:
         this.udp();

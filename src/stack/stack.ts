@@ -172,10 +172,8 @@ export class NetworkStack {
         return;
       }
       for (let i = 0; i < count; i++) input.frame(frames[2 * i]!, frames[2 * i + 1]!);
-      // The next read overwrites these frames' bytes: what refers to them must go out first.
-      this.tcp.endInput();
-      this.udp.endInput();
-      this.reassembly.endInput();
+      // The next read overwrites these frames' bytes.
+      input.endBatch();
     }
     this.linkHasMore = true;
   }

@@ -47,6 +47,7 @@ import {
   isSegmentOf,
   receiveAfterClose,
   receiveExpected,
+  receiveNext,
   receiveSegment,
 } from './receive.ts';
 import { writeResetFor } from './segment-writer.ts';
@@ -62,10 +63,24 @@ export class TcpModule implements FlowModule {
     this.core = new TcpCore(ctx);
   }
 
-  /** Takes a checked IP packet with protocol TCP. Its bytes must stay in place until `endInput`. */
-  input(meta: PacketMeta): void {
+  /**
+   * Takes a checked IP packet with protocol TCP. Its bytes must stay in place until `endInput`.
+   * @returns whether it was the next payload of an established flow, so that `inputNext` may be called for what follows it
+   */
+  input(meta: PacketMeta): boolean {
     const { core, lastIndex } = this;
-    if (lastIndex < 0 || !receiveExpected(core, lastIndex, meta)) this.inputAny(meta);
+    if (lastIndex >= 0 && receiveExpected(core, lastIndex, meta)) return true;
+    this.inputAny(meta);
+    return false;
+  }
+
+  /**
+   * Takes a segment with the addresses and ports of the last one for which `input` returned true, if it continues that one's stream.
+   * Between the two there may be no other call but this and `input`.
+   * @returns false when the segment needs a closer look; nothing was changed then
+   */
+  inputNext(l4Offset: number, l4Length: number): boolean {
+    return receiveNext(this.core, this.lastIndex, l4Offset, l4Length);
   }
 
   private inputAny(meta: PacketMeta): void {

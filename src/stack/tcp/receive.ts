@@ -71,10 +71,20 @@ export function isChecksumGood(core: TcpCore, meta: PacketMeta, headerBytes: num
  * @returns false when the segment needs a closer look; nothing was changed then
  */
 export function receiveExpected(core: TcpCore, index: number, meta: PacketMeta): boolean {
-  const { view, flows, columns: c } = core;
   const l4 = meta.l4Offset;
-  const length = meta.l4Length - TCP_HEADER_BYTES;
-  if (length <= 0 || c.state[index] !== STATE_ESTABLISHED || !isSegmentOf(flows, index, meta, view)) return false;
+  if (!isSegmentOf(core.flows, index, meta, core.view) || l4 < meta.frameOffset || l4 >= meta.frameEnd) return false;
+  return receiveNext(core, index, l4, meta.l4Length);
+}
+
+/**
+ * As {@link receiveExpected}, for a segment that has the flow's addresses and ports.
+ * @param l4 offset of the TCP header, in the frame as the link's read has laid it
+ * @param l4Length bytes of the segment, its header included
+ */
+export function receiveNext(core: TcpCore, index: number, l4: number, l4Length: number): boolean {
+  const { view, columns: c } = core;
+  const length = l4Length - TCP_HEADER_BYTES;
+  if (length <= 0 || c.state[index] !== STATE_ESTABLISHED) return false;
   const flagsAndWindow = view.getUint32(l4 + 12);
   const rcvNxt = c.rcvNxt[index]!;
   if (
@@ -83,9 +93,7 @@ export function receiveExpected(core: TcpCore, index: number, meta: PacketMeta):
     view.getUint32(l4 + 8) !== c.sndUna[index] ||
     (flagsAndWindow & 0xffff) << c.sndScale[index]! !== c.sndWnd[index] ||
     (c.flags[index]! & FLAGS_UNUSUAL) !== 0 ||
-    length > diffSeq(c.rcvEdge[index]!, rcvNxt) ||
-    l4 < meta.frameOffset ||
-    l4 >= meta.frameEnd
+    length > diffSeq(c.rcvEdge[index]!, rcvNxt)
   ) {
     return false;
   }

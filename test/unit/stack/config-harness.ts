@@ -67,9 +67,9 @@ export function createHarness(options: HarnessOptions = {}, random: () => number
     dhcpv6: new Dhcpv6Module(ctx),
     dns: nameServer === undefined ? undefined : new DnsModule(ctx, nameServer),
     echo: { input4: nothing, input6: nothing },
-    tcp: { input: nothing },
-    udp: { input: (meta) => void passedOn.push(meta.l4Length) },
-    reassembly: { input4: () => -1, input6: () => -1 },
+    tcp: { input: () => false, inputNext: () => false, endInput: nothing },
+    udp: { input: (meta) => void passedOn.push(meta.l4Length), endInput: nothing },
+    reassembly: { input4: () => -1, input6: () => -1, endInput: nothing },
   });
   const frames = new Int32Array(64);
   return {

@@ -38,6 +38,8 @@ let taken: string[];
 let counters: Counters;
 let guest: GuestState;
 let input: Input;
+/** Whether TCP says that a segment was the next payload of its flow. */
+let isExpected: boolean;
 let link: { hasVnetHeader: boolean };
 /** What the modules were told of the last TCP or UDP packet. */
 let told: Pick<PacketMeta, 'isChecksumTrusted' | 'datagramBytes'>;
@@ -52,6 +54,7 @@ function note(name: string): (meta: PacketMeta) => void {
 
 beforeEach(() => {
   taken = [];
+  isExpected = false;
   counters = new Counters();
   guest = new GuestState(config);
   link = { hasVnetHeader: false };
@@ -62,8 +65,18 @@ beforeEach(() => {
     dhcp: { input: () => taken.push('dhcp') > 0 },
     dhcpv6: { input: () => taken.push('dhcpv6') > 0 },
     echo: { input4: note('echo4'), input6: note('echo6') },
-    tcp: { input: note('tcp') },
-    udp: { input: note('udp') },
+    tcp: {
+      input(meta) {
+        note('tcp')(meta);
+        return isExpected;
+      },
+      inputNext(l4Offset, l4Length) {
+        taken.push(`next ${l4Offset - frameAt} ${l4Length}`);
+        return isExpected;
+      },
+      endInput() {},
+    },
+    udp: { input: note('udp'), endInput() {} },
     reassembly: {
       input4: () => {
         taken.push('fragment4');
@@ -73,6 +86,7 @@ beforeEach(() => {
         taken.push('fragment6');
         return -1;
       },
+      endInput() {},
     },
   });
 });
@@ -116,8 +130,15 @@ function udp(port: number): number[] {
 }
 
 function give(frame: number[]): void {
-  arena.bytes.set(frame, FRAME_AT);
-  input.frame(FRAME_AT, frame.length);
+  giveAt(FRAME_AT, frame);
+}
+
+/** Where the frame at hand lies. */
+let frameAt = FRAME_AT;
+function giveAt(offset: number, frame: number[]): void {
+  frameAt = offset;
+  arena.bytes.set(frame, offset);
+  input.frame(offset, frame.length);
 }
 
 const tcpSegment = [...new Array<number>(12).fill(1), 0x50, 2, 0, 0, 0, 0, 0, 0];
@@ -207,5 +228,89 @@ describe('dispatch of the guest’s frames', () => {
       give(frame);
     }
     expect(counters.guestFrames).toBeGreaterThan(20_000);
+  });
+});
+
+describe.each([
+  { name: 'IPv4', etherType: 0x0800, packet: ipv4, at: 34, mayDiffer: [18, 19, 24, 25] },
+  { name: 'IPv6', etherType: 0x86dd, packet: ipv6, at: 54, mayDiffer: [] },
+])('a frame that continues the TCP flow of the one before it ($name)', ({ etherType, packet, at, mayDiffer }) => {
+  const SECOND_AT = FRAME_AT + 1000;
+  const makeFrame = (payloadBytes: number, port = 80): number[] => {
+    const segment = [156, 64, 0, port, ...tcpSegment.slice(4), ...new Array<number>(payloadBytes).fill(7)];
+    return ethernet(etherType, packet(6, segment));
+  };
+  /** Gives a first frame, and then another one. @returns whether that went the short way */
+  const goesShort = (second: number[], first = makeFrame(20)): boolean => {
+    isExpected = true;
+    input.endBatch();
+    giveAt(FRAME_AT, first);
+    taken = [];
+    giveAt(SECOND_AT, second);
+    return taken.some((entry) => entry.startsWith('next'));
+  };
+
+  it('goes to its flow by the short way, of any length', () => {
+    expect(goesShort(makeFrame(20))).toBe(true);
+    expect(taken).toEqual([`next ${at} 40`]);
+    expect(goesShort(makeFrame(1))).toBe(true);
+    expect(goesShort(makeFrame(400))).toBe(true);
+    expect(counters.guestFrames).toBe(6);
+  });
+
+  it('does not when any byte of its headers is another, but for what says nothing', () => {
+    for (let position = 0; position < at + 4; position++) {
+      for (let bit = 0; bit < 8; bit++) {
+        const second = makeFrame(20);
+        second[position]! ^= 1 << bit;
+        expect(goesShort(second), `byte ${position}, bit ${bit}`).toBe(mayDiffer.includes(position));
+      }
+    }
+  });
+
+  it('does not when it is padded, cut off, or has no payload', () => {
+    expect(goesShort([...makeFrame(20), 0])).toBe(false);
+    expect(goesShort(makeFrame(20).slice(0, -1))).toBe(false);
+    expect(goesShort(makeFrame(0))).toBe(false);
+    for (let length = 0; length < at + 20; length++) {
+      expect(goesShort(makeFrame(20).slice(0, length)), String(length)).toBe(false);
+    }
+  });
+
+  it('does not when the one before it was not the next payload of a flow, or may be overwritten', () => {
+    isExpected = false;
+    giveAt(FRAME_AT, makeFrame(20));
+    giveAt(SECOND_AT, makeFrame(20));
+    isExpected = true;
+    giveAt(FRAME_AT, makeFrame(20));
+    input.endBatch();
+    giveAt(SECOND_AT, makeFrame(20));
+    expect(taken).toEqual(['tcp 40', 'tcp 40', 'tcp 40', 'tcp 40']);
+  });
+
+  it('gets the closer look when the flow does not take it, and so does the next one', () => {
+    isExpected = true;
+    giveAt(FRAME_AT, makeFrame(20));
+    isExpected = false;
+    giveAt(SECOND_AT, makeFrame(20));
+    giveAt(SECOND_AT, makeFrame(20));
+    expect(taken).toEqual(['tcp 40', `next ${at} 40`, 'tcp 40', 'tcp 40']);
+  });
+
+  it('gets the closer look behind a virtio-net header', () => {
+    link.hasVnetHeader = true;
+    arena.bytes.fill(0, FRAME_AT - 12, FRAME_AT);
+    arena.bytes.fill(0, SECOND_AT - 12, SECOND_AT);
+    expect(goesShort(makeFrame(20))).toBe(false);
+    expect(taken).toEqual(['tcp 40']);
+  });
+
+  it('is compared with its own flow after a frame of another one', () => {
+    isExpected = true;
+    giveAt(FRAME_AT, makeFrame(20));
+    giveAt(SECOND_AT, makeFrame(20, 81));
+    giveAt(SECOND_AT + 500, makeFrame(20));
+    giveAt(FRAME_AT, makeFrame(20));
+    expect(taken).toEqual(['tcp 40', 'tcp 40', 'tcp 40', `next ${at} 40`]);
   });
 });

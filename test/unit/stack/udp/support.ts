@@ -134,7 +134,7 @@ export class TestStack {
     this.input = new Input(this.ctx, {
       arp: nothing,
       ndp: nothing,
-      tcp: nothing,
+      tcp: { input: () => false, inputNext: () => false, endInput: () => {} },
       dhcp: { input: () => false },
       dhcpv6: { input: () => false },
       echo: this.echo,
