@@ -29,6 +29,7 @@ export interface ControlServer {
  * Serves an already listening socket.
  * @param fd - becomes the server's
  * @param native - take descriptors too; left out: they are lost
+ * @param requestTimeoutMs - how long a request may take to be there
  * @returns once requests are taken
  */
 export async function openControlServer(
@@ -36,14 +37,15 @@ export async function openControlServer(
   answer: AnswerRequest,
   log: Logger,
   native?: NativeAddon,
+  requestTimeoutMs: number = REQUEST_TIMEOUT_MS,
 ): Promise<ControlServer> {
   /** Descriptors that have come with a connection, until its next request has them. */
   const given = new WeakMap<object, readonly OwnedFd[]>();
   const server = createServer(
     {
       maxHeaderSize: HEADERS_MAX_BYTES,
-      headersTimeout: REQUEST_TIMEOUT_MS,
-      requestTimeout: REQUEST_TIMEOUT_MS,
+      headersTimeout: requestTimeoutMs,
+      requestTimeout: requestTimeoutMs,
       keepAliveTimeout: IDLE_TIMEOUT_MS,
     },
     (request, response) => {
@@ -63,11 +65,11 @@ export async function openControlServer(
   });
   if (native !== undefined) {
     const connections = acceptConnections({
-      ...{ native, fd, max: CONNECTIONS_MAX, patienceMs: REQUEST_TIMEOUT_MS },
+      ...{ native, fd, max: CONNECTIONS_MAX, patienceMs: requestTimeoutMs },
       onConnection(socket, fds) {
         given.set(socket, fds);
         socket.once('close', () => closeAll(given.get(socket) ?? []));
-        limitRequests(socket, server);
+        limitRequests(socket, server, requestTimeoutMs);
         server.emit('connection', socket);
       },
       onTrouble: (message) => log.warn(`control socket: ${message}`),
@@ -118,7 +120,7 @@ function closeAll(fds: readonly OwnedFd[]): void {
 }
 
 /** Ends a connection whose request is not there in time, which a server that does not listen itself leaves to us. */
-function limitRequests(socket: Socket, server: Server): void {
+function limitRequests(socket: Socket, server: Server, timeoutMs: number): void {
   let timer: NodeJS.Timeout | undefined;
   const arm = (ms: number): void => {
     clearTimeout(timer);
@@ -128,9 +130,9 @@ function limitRequests(socket: Socket, server: Server): void {
     if (request.socket !== socket) return;
     request.once('end', () => clearTimeout(timer));
     // The next one has the time of an idle connection, and its own.
-    response.once('finish', () => arm(IDLE_TIMEOUT_MS + REQUEST_TIMEOUT_MS));
+    response.once('finish', () => arm(IDLE_TIMEOUT_MS + timeoutMs));
   };
-  arm(REQUEST_TIMEOUT_MS);
+  arm(timeoutMs);
   server.on('request', onRequest);
   socket.once('close', () => {
     clearTimeout(timer);
