@@ -1,5 +1,5 @@
 /**
- * Frames under way, first in, first out, each with the time at which it arrives.
+ * Frames under way, first in, first out, each with the time at which it arrives, or later: no frame comes before those in front of it.
  *
  * The bytes lie in a ring that is made with the first frame, doubles when it is full, up to a limit, and is given up when the queue is
  * empty again, unless it is small. A frame never wraps: what does not fit behind the last one goes to the front.
@@ -40,7 +40,7 @@ export class FrameQueue {
     return this.lengths[this.head]!;
   }
 
-  /** Copies a frame behind the others. @param dueMs - not before that of the last one @returns false when there is no room */
+  /** Copies a frame behind the others. @param dueMs - when it arrives, unless that is before the one in front of it @returns false when there is no room */
   push(source: Buffer, offset: number, lengthBytes: number, dueMs: number): boolean {
     let at = this.place(lengthBytes);
     while (at < 0) {

@@ -35,9 +35,8 @@ export class ImpairedWay {
   private readonly ordered = new FrameQueue(UNDER_WAY_MAX_BYTES);
   /** Those that overtake others. */
   private readonly ahead = new FrameQueue(UNDER_WAY_MAX_BYTES >> 2);
-  /** When the last frame has been sent at the given rate, and when the last in order arrives. */
+  /** When the last frame has been sent at the given rate. */
   private sentMs = 0;
-  private lastDueMs = 0;
 
   /** @param ownBytes - what may wait for a rate, however small the limit: of a sender that keeps to the limit by itself */
   constructor(ownBytes = 0) {
@@ -97,7 +96,6 @@ export class ImpairedWay {
     if (given !== undefined) return;
     this.ordered.hurry();
     this.ahead.hurry();
-    this.lastDueMs = 0;
   }
 
   /** Bytes that wait for the rate. */
@@ -141,7 +139,6 @@ export class ImpairedWay {
     this.ordered.clear();
     this.ahead.clear();
     this.sentMs = 0;
-    this.lastDueMs = 0;
   }
 
   private first(): FrameQueue {
@@ -163,10 +160,8 @@ export class ImpairedWay {
       this.counters.reordered++;
     } else {
       const jitterMs = rules.jitterMs === 0 ? 0 : rules.jitterMs * (2 * this.random() - 1);
-      // However the delay varies, a later frame does not overtake an earlier one.
-      const dueMs = Math.max(this.lastDueMs, sentMs + rules.delayMs + jitterMs);
-      if (!this.ordered.push(source, offset, total, dueMs)) return false;
-      this.lastDueMs = dueMs;
+      // However the delay varies, a later frame does not overtake an earlier one: it is behind it.
+      if (!this.ordered.push(source, offset, total, sentMs + rules.delayMs + jitterMs)) return false;
     }
     this.sentMs = sentMs;
     return true;

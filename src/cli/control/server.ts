@@ -60,6 +60,7 @@ export async function openControlServer(
     send(response, answerError(new PasselError('PASSEL_E_CONTROL_REQUEST', { reason: 'no expectations are met' })));
   });
   server.on('clientError', (_error, socket) => {
+    closeAll(given.get(socket) ?? []);
     if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
     else socket.destroy();
   });

@@ -113,7 +113,7 @@ describe('a control socket that takes descriptors', () => {
   });
 
   it('closes descriptors that nobody wants: of a request, of none, and too many', async () => {
-    await serve(300);
+    await serve();
     const fd = openSync(file, 'r');
     await createClient(path)('POST', '/leave', {}, fd);
     const send = (bytes: string, count: number): number => {
@@ -121,10 +121,12 @@ describe('a control socket that takes descriptors', () => {
       sendWithFds(native, connection, Buffer.from(bytes), Array<number>(count).fill(fd));
       return connection;
     };
-    const connections = [send('\r\n', 1), send('no HTTP at all\r\n\r\n', 2), send('\r\n', 9)];
-    native.close(connections[1]!);
+    const waiting = [send('\r\n', 1), send('\r\n', 2)];
+    await waitUntil('descriptors that wait for a request', () => countOpen() === 4);
+    const refused = [send('no HTTP at all\r\n\r\n', 2), send('\r\n', 9)];
+    for (const connection of waiting) native.close(connection);
     await waitUntil('all but our own to be closed', () => countOpen() === 1);
-    for (const index of [0, 2]) native.close(connections[index]!);
+    for (const connection of refused) native.close(connection);
     closeSync(fd);
   });
 

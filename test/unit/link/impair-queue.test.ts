@@ -67,6 +67,42 @@ describe('the queue of frames under way', () => {
     expect(queue.count).toBe(0);
   });
 
+  it('does not lay a frame over the first one, not by a byte', () => {
+    for (const [length, fits] of [
+      [100_000, true],
+      [100_001, false],
+    ] as const) {
+      // A ring of 256 KiB, which may not grow.
+      const queue = new FrameQueue(256 * 1024);
+      for (const number of [1, 2]) queue.push(frame(number, 100_000), 0, 100_000, 0);
+      const out = Buffer.alloc(100_001);
+      queue.take(out, 0);
+      expect(queue.push(frame(3, length), 0, length, 0)).toBe(fits);
+      queue.take(out, 0);
+      expect(Buffer.compare(out.subarray(0, 100_000), frame(2, 100_000))).toBe(0);
+    }
+  });
+
+  it('has no limit of frames, wherever the first one is', () => {
+    const queue = new FrameQueue(MEGABYTE);
+    const out = Buffer.alloc(20);
+    let [pushed, taken] = [0, 0];
+    const push = (count: number): void => {
+      for (const end = pushed + count; pushed < end; pushed++) queue.push(frame(pushed, 20), 0, 20, pushed);
+    };
+    const take = (count: number): void => {
+      for (const end = taken + count; taken < end; taken++) {
+        expect(queue.nextDueMs).toBe(taken);
+        queue.take(out, 0);
+        expect(out.readUInt32BE()).toBe(taken);
+      }
+    };
+    push(1000);
+    take(500);
+    push(4000);
+    take(4500);
+  });
+
   it('forgets all when it is told to', () => {
     const queue = new FrameQueue(MEGABYTE);
     for (let i = 0; i < 5000; i++) queue.push(frame(i, 100), 0, 100, i);
