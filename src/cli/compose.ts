@@ -6,6 +6,7 @@
  */
 import { createArena } from '../base/arena.ts';
 import type { Logger } from '../base/logger.ts';
+import type { NameCounters } from '../forward/dns/server.ts';
 import { type ForwardListeners, openListeners } from '../forward/listeners.ts';
 import { GuestSwitch } from '../link/switch.ts';
 import { ENDPOINT_BYTES, KIND_TCP_LISTENER, KIND_UDP_LISTENER } from '../stack/ports.ts';
@@ -238,7 +239,16 @@ export async function startStack(
     for (const guest of guests) await guest.open(onLinkEnd);
     if (controlFd >= 0 && captures !== undefined) {
       const splices = splice === undefined ? undefined : { splice, sockets, view: arena.view, scratch: endpoint };
-      const api = createControlApi(config, guests, captures, listeners, log, splices, onForwardRemoved);
+      const api = createControlApi(
+        config,
+        guests,
+        captures,
+        listeners,
+        names?.counters,
+        log,
+        splices,
+        onForwardRemoved,
+      );
       // Loaded only where it is wanted: HTTP takes its time to load.
       const { openControlServer } = await import('./control/server.ts');
       const { createNetworkAnswerer } = await import('./control/routes.ts');
@@ -269,6 +279,7 @@ function createControlApi(
   guests: readonly GuestSide[],
   captures: Captures,
   listeners: ForwardListeners,
+  names: NameCounters | undefined,
   log: Logger,
   splices: SpliceViewOptions | undefined,
   onForwardRemoved: (index: number) => void,
@@ -288,5 +299,5 @@ function createControlApi(
       for (const guest of guests) guest.stack.endTurn();
     },
   });
-  return { view: { guests, listeners }, forwards, captures, splices };
+  return { view: { guests, listeners, names }, forwards, captures, splices };
 }

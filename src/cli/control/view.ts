@@ -1,5 +1,6 @@
 /** What the control socket tells, as plain objects. These shapes are version 1 of the interface: fields may be added, not changed. */
 import { formatIp, formatIpv4 } from '../../base/ip-text.ts';
+import type { NameCounters } from '../../forward/dns/server.ts';
 import type { ForwardListeners, OpenForward } from '../../forward/listeners.ts';
 import { formatPortForward } from '../../forward/port-spec.ts';
 import type { SwitchCounters } from '../../link/switch.ts';
@@ -112,6 +113,8 @@ export interface StatusView extends GuestView {
   readonly uptimeSeconds: number;
   /** Open sockets of forwards. */
   readonly listeners: number;
+  /** Questions that the network's name server got; null: it has none. */
+  readonly names: NameCounters | null;
   readonly guests: readonly GuestView[];
 }
 
@@ -126,9 +129,11 @@ export interface ViewOptions {
   /** At least one. */
   readonly guests: readonly GuestSide[];
   readonly listeners: ForwardListeners;
+  /** Undefined: there is no name server. */
+  readonly names?: NameCounters | undefined;
 }
 
-export function viewStatus({ guests, listeners }: ViewOptions): StatusView {
+export function viewStatus({ guests, listeners, names }: ViewOptions): StatusView {
   const views = guests.map(viewGuest);
   return {
     version: VERSION,
@@ -136,6 +141,7 @@ export function viewStatus({ guests, listeners }: ViewOptions): StatusView {
     uptimeSeconds: toSeconds(process.uptime() * 1000),
     ...views[0]!,
     listeners: listeners.count,
+    names: names === undefined ? null : { ...names },
     guests: views,
   };
 }

@@ -96,10 +96,7 @@ export function formatStatus(status: StatusView): string {
     return formatLines([...name, ...describeGuest(guest)]);
   });
   return [
-    formatLines([
-      ['version', version],
-      ['listeners', String(status.listeners)],
-    ]),
+    formatLines([['version', version], ['listeners', String(status.listeners)], ...describeNames(status.names)]),
     ...blocks,
   ].join(status.guests.length > 1 ? '\n' : '');
 }
@@ -118,6 +115,17 @@ export function formatLeases(guests: readonly GuestView[]): string {
 /** Names in one column as wide for all, texts in the other. */
 function formatLines(lines: readonly (readonly [string, string])[]): string {
   return lines.map(([name, text]) => `${name.padEnd(STATUS_NAME_WIDTH)}  ${printable(text)}\n`).join('');
+}
+
+function describeNames(names: StatusView['names']): [string, string][] {
+  if (names === null) return [];
+  const { queries, answered, forwarded, refused } = names;
+  return [
+    [
+      'names',
+      `${queries} questions: ${answered} answered here, ${forwarded} passed on to resolvers, ${refused} refused`,
+    ],
+  ];
 }
 
 function describeGuest(status: GuestView): [string, string][] {

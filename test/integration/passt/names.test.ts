@@ -2,10 +2,13 @@
 import { rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import type { StatusView } from '../../../src/cli/control/view.ts';
 import { type DnsAnswer, type DnsPeer, startDnsPeer } from '../../support/dns/dns-peer.ts';
 import { createGuestNetwork, type GuestNetwork } from '../../support/guest-network.ts';
+import { PROJECT_ROOT } from '../../support/native-tools.ts';
 import { needCommand, requireOrSkip } from '../../support/netns/capabilities.ts';
 import { HOST_NET, type Host } from '../../support/netns/host.ts';
+import { runProcess } from '../../support/netns/process.ts';
 import { createRig, type Rig } from '../../support/rig.ts';
 import { rigSuiteExceptOnDebian } from '../../support/rig-suite.ts';
 
@@ -184,6 +187,22 @@ rigSuiteExceptOnDebian('it answers no names', 'names', () => {
       );
       expect((await namespace.run('getent', ['ahostsv4', 'web'])).stdout).toMatch(/^10\.0\.2\.15 /);
       expect((await namespace.run('getent', ['hosts', '10.0.2.15'])).stdout).toMatch(/web\.lab\.test/);
+    });
+
+    it('counts what it was asked', async () => {
+      const cli = [`${PROJECT_ROOT}/dist/helpers/passel.cjs`, 'ctl', '-s', network.controlPath, 'status', '--json'];
+      const count = async () => (JSON.parse((await runProcess(process.execPath, cli)).stdout) as StatusView).names!;
+      const before = await count();
+      await ask('db.lab.test');
+      await ask('www.example.org');
+      await ask('www.dark.example');
+      const { queries, answered, forwarded, refused } = await count();
+      expect([
+        queries - before.queries,
+        answered - before.answered,
+        forwarded - before.forwarded,
+        refused - before.refused,
+      ]).toEqual([3, 1, 1, 1]);
     });
 
     it('ends a loop: a question that comes back to us is not asked again', async () => {

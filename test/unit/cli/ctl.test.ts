@@ -103,7 +103,10 @@ describe('tables', () => {
       exchange: null,
       impairment: null,
     };
-    const status: StatusView = { version: '1', pid: 7, uptimeSeconds: 3, listeners: 5, ...guest, guests: [guest] };
+    const status: StatusView = {
+      ...{ version: '1', pid: 7, uptimeSeconds: 3, listeners: 5, names: null },
+      ...{ ...guest, guests: [guest] },
+    };
     expect(formatStatus(status).split('\n')).toEqual([
       'version    1, PID 7, running for 3.0s',
       'listeners  5',
@@ -122,6 +125,10 @@ describe('tables', () => {
       'MAC                ADDRESS     GUEST  LINK       SINCE\n52:54:00:12:34:56  192.0.2.15  guest  connected   1m1s\n',
     );
     expect(formatLeases([{ ...guest, guest: { ...guest.guest, dhcpLease: null } }])).toBe('no leases\n');
+    const names = { queries: 9, answered: 5, forwarded: 3, refused: 1 };
+    expect(formatStatus({ ...status, names })).toContain(
+      '\nnames      9 questions: 5 answered here, 3 passed on to resolvers, 1 refused\n',
+    );
     const exchange = { forwarded: 3, dropped: 2, spoofed: 1 };
     const several = formatStatus({
       ...status,
