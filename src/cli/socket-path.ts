@@ -1,8 +1,9 @@
 /**
  * Where the guest's socket goes. A path on which nobody listens any more is left over from a process that was killed and is
- * taken over; one that answers belongs to somebody and is refused.
+ * taken over; one that answers belongs to somebody and is refused. Of several who take over the same path, one gets it: what is removed is looked at
+ * once more when nobody else can find it, and put back if it is not what did not answer.
  */
-import { lstatSync, unlinkSync } from 'node:fs';
+import { type BigIntStats, linkSync, lstatSync, renameSync, unlinkSync } from 'node:fs';
 import { PasselError, reasonOf } from '../base/errors.ts';
 
 /** sockaddr_un holds 108 bytes with the terminating zero (unix(7)). */
@@ -42,17 +43,35 @@ async function freePath(path: string, option: string): Promise<boolean> {
   if (lengthBytes > SOCKET_PATH_MAX_BYTES) {
     fail(`the path has ${lengthBytes} bytes, unix sockets allow ${SOCKET_PATH_MAX_BYTES}`);
   }
-  const stat = lstatSync(path, { throwIfNoEntry: false });
+  const stat = lstatSync(path, { throwIfNoEntry: false, bigint: true });
   if (stat === undefined) return true;
   // Anything but a socket was put there by somebody for another purpose: never delete it.
   if (!stat.isSocket()) fail('there is something else than a socket');
   if (await answers(path)) return false;
   try {
-    unlinkSync(path);
+    return removeStale(path, stat);
   } catch (error) {
-    fail(reasonOf(error), error);
+    return fail(reasonOf(error), error);
   }
-  return true;
+}
+
+/** @returns false when it was another one's by then */
+function removeStale(path: string, stale: BigIntStats): boolean {
+  // Not bound by the length that paths of sockets have: nobody connects to it.
+  const aside = `${path}.${process.pid}~`;
+  try {
+    renameSync(path, aside);
+  } catch (error) {
+    // Another one is taking it over. Who listens first gets it.
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return true;
+    throw error;
+  }
+  const { ino, dev, mtimeNs } = lstatSync(aside, { bigint: true });
+  // The number of a file that was removed goes to the next one, but not its time.
+  const isStale = ino === stale.ino && dev === stale.dev && mtimeNs === stale.mtimeNs;
+  if (!isStale) linkSync(aside, path);
+  unlinkSync(aside);
+  return isStale;
 }
 
 /** Node's network modules take longer to load than all else that a start does; few starts find a socket there. */

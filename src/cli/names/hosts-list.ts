@@ -2,7 +2,8 @@
  * The host's list of names, kept up to date by a process that cannot open files any more: the services agent opens the file for it, by its
  * name in its folder, which was opened at the start. A file that is replaced is found as well as one that is written to.
  *
- * It is looked at when somebody asks for a name, once a second at most; whoever asks first waits for that.
+ * It is looked at when somebody asks for a name, once a second at most; whoever asks first waits for that, and no longer than until somebody asks a
+ * second later: a file system that hangs costs new names, not answers.
  */
 import { closeSync, constants, fstatSync, openSync, readFileSync, readSync, realpathSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
@@ -15,6 +16,8 @@ import type { NativeAddon } from '../../sys/native-addon.ts';
 import { type ServicesAgent, type ServicesAgentOptions, startServicesAgent } from '../../sys/services.ts';
 
 const LOOK_INTERVAL_MS = 1000;
+/** Questions that wait for a look. */
+const WAITING_MAX = 256;
 /** Of a longer file the rest is left out. */
 const MAX_BYTES = 4 << 20;
 
@@ -41,6 +44,7 @@ export function openHostsList(options: HostsListOptions): HostsList {
   let seen = '';
   let lookedMs = Number.NEGATIVE_INFINITY;
   let waiting: (() => void)[] = [];
+  let askedMs = 0;
   let agent: ServicesAgent;
   const folderFd = openSync(dirname(file), constants.O_RDONLY | constants.O_DIRECTORY);
   try {
@@ -80,12 +84,16 @@ export function openHostsList(options: HostsListOptions): HostsList {
       return records;
     },
     refresh(then) {
-      if (performance.now() - lookedMs < LOOK_INTERVAL_MS) {
+      const nowMs = performance.now();
+      if (waiting.length > 0 && (waiting.length >= WAITING_MAX || nowMs - askedMs >= LOOK_INTERVAL_MS)) goOn();
+      if (nowMs - lookedMs < LOOK_INTERVAL_MS) {
         then();
         return;
       }
       waiting.push(then);
-      if (waiting.length === 1 && !agent.openFile(basename(file), 0, 0)) goOn();
+      if (waiting.length > 1) return;
+      askedMs = nowMs;
+      if (!agent.openFile(basename(file), 0, 0)) goOn();
     },
     onReadable() {
       try {

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,6 +8,8 @@ import type { LoggingConfig } from '../../../src/cli/network-config.ts';
 import { openPidFile } from '../../../src/cli/pid-file.ts';
 import { findGroup, findUser, resolveRunAs } from '../../../src/cli/run-as.ts';
 import { claimSocketPath } from '../../../src/cli/socket-path.ts';
+import { loadNative } from '../../../src/sys/native.ts';
+import { connectUnix, listenUnix } from '../../../src/sys/unix-socket.ts';
 
 let folder: string;
 beforeEach(() => {
@@ -54,6 +56,23 @@ describe('the socket path', () => {
     writeFileSync(join(folder, 's'), 'precious');
     await expect(claimSocketPath(join(folder, 's'))).rejects.toThrow(/something else than a socket/);
     expect(readFileSync(join(folder, 's'), 'latin1')).toBe('precious');
+  });
+  it('that a killed process left goes to one of several who take it over at the same time', async () => {
+    const path = join(folder, 's');
+    const native = loadNative();
+    native.close(listenUnix(native, path));
+    expect(existsSync(path)).toBe(true);
+    // Each finds that nobody answers before any of them listens.
+    const claims = await Promise.allSettled([1, 2, 3].map(async () => listenUnix(native, await claimSocketPath(path))));
+    const taken = claims.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
+    expect(taken).toHaveLength(1);
+    for (const each of claims) {
+      if (each.status === 'rejected') expect(String(each.reason)).toMatch(/is in use by another process/);
+    }
+    // It is the one who can be reached.
+    native.close(connectUnix(native, path));
+    expect(readdirSync(folder)).toEqual(['s']);
+    for (const fd of taken) native.close(fd);
   });
   it('that is too long for a unix socket is refused', async () => {
     await expect(claimSocketPath(`/tmp/${'x'.repeat(103)}`)).rejects.toThrow(/108 bytes, unix sockets allow 107/);
