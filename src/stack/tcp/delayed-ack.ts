@@ -7,7 +7,8 @@
  * second request in the meantime, more than a short one, or anything out of the ordinary is acknowledged at once.
  *
  * A guest whose next write waits for the acknowledgement (Nagle's algorithm, two writes to a request) would lose that moment with
- * each request. Hence a flow on which waiting was once in vain does not wait again.
+ * each request. Hence a flow on which waiting was in vain does not wait for a number of answers: one that was late only because the machine
+ * was busy comes back to it, and the other kind loses the moment with one request in many.
  */
 
 import { diffSeq } from '../../base/sequence.ts';
@@ -23,11 +24,9 @@ import {
 } from './columns.ts';
 import { addToTurn, type TcpCore } from './core.ts';
 
-/** The host has not answered yet. */
-const DIALOGUE_UNKNOWN = 0;
+/** The host has answered. 0: not yet; more: waiting was in vain, and so many answers less one must come before it is tried again. */
 const DIALOGUE_ALTERNATES = 1;
-/** Waiting was in vain. */
-const DIALOGUE_NEVER = 2;
+const DIALOGUE_IN_VAIN = 65;
 
 /** How long an acknowledgement is held back: two ticks of the timers. Far below what RFC 5681 allows (500 ms) and Linux does (40 ms). */
 export const ACK_DELAY_MS = 8;
@@ -41,7 +40,9 @@ const FLAGS_FIN = FLAG_GUEST_FIN | FLAG_GUEST_FIN_SEEN;
 /** Data goes to the guest: the next request may be answered as well. */
 export function noteAnswer(core: TcpCore, index: number): void {
   const { dialogue } = core.columns;
-  if (dialogue[index] === DIALOGUE_UNKNOWN) dialogue[index] = DIALOGUE_ALTERNATES;
+  const value = dialogue[index]!;
+  if (value === DIALOGUE_ALTERNATES) return;
+  dialogue[index] = value === 0 ? DIALOGUE_ALTERNATES : value - 1;
 }
 
 /** Holds the acknowledgement back that is due, if that is likely to pay. @returns whether it does */
@@ -69,7 +70,7 @@ export function hurryAcknowledgement(core: TcpCore, index: number): void {
 /** No answer has come to carry the acknowledgement. */
 export function releaseAcknowledgement(core: TcpCore, index: number): void {
   const { columns: c } = core;
-  c.dialogue[index] = DIALOGUE_NEVER;
+  c.dialogue[index] = DIALOGUE_IN_VAIN;
   c.flags[index] = c.flags[index]! | FLAG_ACK_DUE;
   addToTurn(core, index);
 }

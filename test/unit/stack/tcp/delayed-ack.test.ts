@@ -32,7 +32,7 @@ describe('where guest and host take turns', () => {
     expect(h.take()).toEqual([]);
   });
 
-  it('an acknowledgement that nothing carries goes out after a moment, and never waits again', () => {
+  it('an acknowledgement that nothing carries goes out after a moment, and the next ones do not wait', () => {
     const { h, conn } = openDialogue();
     conn.sendData('one');
     expect(h.take()).toEqual([]);
@@ -43,6 +43,28 @@ describe('where guest and host take turns', () => {
     conn.receiveData();
     conn.sendData('two');
     expect(h.takeOne()).toMatchObject({ flags: 'A', ack: conn.guestNext });
+  });
+
+  it('waiting is tried again after many answers', () => {
+    const { h, conn } = openDialogue();
+    const waits: boolean[] = [];
+    for (let i = 0; i < 70; i++) {
+      conn.sendData('request');
+      const sent = h.take();
+      waits.push(sent.length === 0);
+      // The first answer is late.
+      if (i === 0) {
+        h.advance(13);
+        h.take();
+      }
+      conn.socket.deliver('answer');
+      h.turn();
+      conn.receiveData();
+      conn.ack();
+      h.take();
+    }
+    expect(waits.indexOf(true, 1)).toBe(64);
+    expect(waits.slice(64).every((wait) => wait)).toBe(true);
   });
 
   it('a second request is acknowledged at once', () => {
