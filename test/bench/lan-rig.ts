@@ -11,7 +11,15 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { findCommand } from '../support/netns/capabilities.ts';
 import { createHost, type Host } from '../support/netns/host.ts';
-import { configureLink, createNamespace, linkVeth, type Namespace, waitUntil } from '../support/netns/namespace.ts';
+import {
+  configureLink,
+  createNamespace,
+  linkVeth,
+  type Namespace,
+  stopChild,
+  waitUntil,
+} from '../support/netns/namespace.ts';
+import { type PeerOptions, runPeer, startListener } from '../support/peer.ts';
 import { type Pump, startPump, waitForPump } from '../support/pump.ts';
 import { type StackProcess, startStack } from '../support/stack-process.ts';
 import { stackCommand } from '../support/stack-under-test.ts';
@@ -25,11 +33,18 @@ import {
   type StackReadings,
 } from './measure.ts';
 import { countPumpDrops, QEMU } from './passt-rig.ts';
+import type { Sample } from './statistics.ts';
 
 export const LAN_STACKS = ['ours', 'qemu', 'limit-direct', 'limit-bridge'] as const;
 export type LanStackName = (typeof LAN_STACKS)[number];
 
-type Row = RigRow<NamespaceRig>;
+/** Both guests, and what is beyond their network. */
+interface LanRig extends NamespaceRig {
+  /** Its loopback is {@link WORLD_SEEN_BY_GUESTS}, where the switch has such a thing. */
+  readonly world: Namespace;
+}
+
+type Row = RigRow<LanRig>;
 
 function tcpRow(mtu: number, streams: number): Row {
   const [suffix, more] = streams === 1 ? ['', ''] : [`-x${streams}`, `, ${streams} streams`];
@@ -63,10 +78,51 @@ export const LAN_ROWS: readonly Row[] = [
     mtu: 1500,
     measure: (rig, seconds) => measureUdp(rig, 'tx', 1400, seconds),
   },
+  {
+    name: 'lan-flooded',
+    title: 'TCP host→guest while another guest floods it',
+    unit: '% of alone',
+    mtu: 65520,
+    stacks: ['ours'],
+    measure: measureFlooded,
+  },
 ];
+
+const WORLD_SEEN_BY_GUESTS = '10.0.2.2';
 
 /** Where leases of `--user-net` begin. */
 const ADDRESSES = ['10.0.2.15', '10.0.2.16'] as const;
+
+/** What a guest gets from the host while the other one sends it datagrams that nobody takes, as fast as it can. */
+async function measureFlooded(rig: LanRig, seconds: number): Promise<Sample> {
+  const [flooding, flooded] = [rig.guest, rig.host];
+  const download = async (): Promise<{ rate: number; gapMs: number }> => {
+    const common: PeerOptions = { port: 5002, 'no-verify': true, timeout: seconds + 15 };
+    const server = await startListener(rig.world, 'listen', { ...common, duration: seconds, accept: 1 });
+    const result = await runPeer(flooded, 'connect', { ...common, addr: WORLD_SEEN_BY_GUESTS, finish: 'wait' });
+    await server.stop();
+    return { rate: (result.received * 8) / result.receiveSeconds / 1e9, gapMs: result.maxGapMs };
+  };
+  const alone = await download();
+  const sent = (): number => Number(readInterface(flooding, 'tap0')[9]);
+  const flood = flooding.spawn('socat', ['-u', '-b', '60000', 'OPEN:/dev/zero', `UDP4-SENDTO:${ADDRESSES[1]}:9`]);
+  try {
+    const before = sent();
+    await waitUntil('the flood', () => sent() > before + 100, 5_000);
+    const [framesBefore, startMs] = [sent(), performance.now()];
+    const underFlood = await download();
+    const framesPerSecond = ((sent() - framesBefore) / (performance.now() - startMs)) * 1000;
+    return {
+      value: (100 * underFlood.rate) / alone.rate,
+      others: {
+        ...{ 'alone Gbit/s': alone.rate, 'flooded Gbit/s': underFlood.rate, 'flood frames/s': framesPerSecond },
+        ...{ 'longest gap alone ms': alone.gapMs, 'flooded ms': underFlood.gapMs },
+      },
+    };
+  } finally {
+    await stopChild(flood);
+  }
+}
 
 /** A limit's work is the kernel's, or nobody's. */
 const NO_READINGS: StackReadings = {
@@ -82,7 +138,7 @@ export function missingLanReason(name: LanStackName): string {
 }
 
 /** Builds the network of one program at one MTU of the guests. Rows have one of the two as `guest`, the other as `host`. */
-export async function createLanRig(name: LanStackName, mtu: number): Promise<NamespaceRig> {
+export async function createLanRig(name: LanStackName, mtu: number): Promise<LanRig> {
   const [host, ...guests] = await Promise.all([createHost(), createNamespace('one'), createNamespace('two')]);
   const close = async (): Promise<void> => {
     await Promise.all([host, ...guests].map((each) => each.close()));
@@ -95,6 +151,7 @@ export async function createLanRig(name: LanStackName, mtu: number): Promise<Nam
       stackName: name,
       ...describeGuest(one),
       host: two,
+      world: host,
       hostSeenByGuest: ADDRESSES[1],
       guestSeenByHost: ADDRESSES[0],
       stack,
@@ -181,10 +238,15 @@ async function joinByBridge(host: Host, guests: readonly Namespace[], mtu: numbe
   return { stack: NO_READINGS, countDrops };
 }
 
-/** Frames that an interface dropped, received and to be sent: fields 4 and 12 of its line in /proc/net/dev. */
+/** Frames that an interface dropped, received and to be sent. */
 function readDrops(namespace: Namespace, name: string): number {
+  const fields = readInterface(namespace, name);
+  return (fields[3] ?? Number.NaN) + (fields[11] ?? Number.NaN);
+}
+
+/** An interface's counters in /proc/net/dev: bytes, frames, errors, dropped and four more received; the same sent. */
+function readInterface(namespace: Namespace, name: string): number[] {
   const text = readFileSync(`/proc/${namespace.pid}/net/dev`, 'utf8');
-  const [, line] = new RegExp(`^ *${name}:(.*)$`, 'm').exec(text) ?? [];
-  const fields = line?.trim().split(/\s+/).map(Number);
-  return (fields?.[3] ?? Number.NaN) + (fields?.[11] ?? Number.NaN);
+  const [, line = ''] = new RegExp(`^ *${name}:(.*)$`, 'm').exec(text) ?? [];
+  return line.trim().split(/\s+/).map(Number);
 }
