@@ -79,6 +79,8 @@ const common = {
   define: { 'import.meta.url': 'undefined' },
   // Addons of their own, loaded only when used.
   external: ['raw-socket', 'unix-dgram'],
+  // Its other half cuts long lines inside words.
+  alias: { cliui: join(root, 'node_modules/cliui/build/index.cjs') },
   logLevel: 'warning',
   write: false,
 };

@@ -28,5 +28,5 @@ export async function formatHelp(usage: string, table: OptionTable): Promise<str
     parser.option(name, { alias, group, describe: `${definition.valueName}: ${help}${byDefault}` });
   }
   // yargs takes a digit for a long name.
-  return `${(await parser.getHelp()).replace(/--(?=\d\b)/g, '-')}\n`;
+  return `${(await parser.getHelp()).replace(/--(\d\b\s*)/g, '-$1 ')}\n`;
 }

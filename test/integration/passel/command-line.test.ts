@@ -16,6 +16,7 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { PASST_OPTIONS } from '../../../src/cli/options/passt-options.ts';
 
 const root = resolve(import.meta.dirname, '../../..');
 /** The executable itself, and the bundle that it starts: both are ways to start it. */
@@ -242,7 +243,10 @@ describe('questions that only want an answer', () => {
   it('are answered on standard output with status 0', async () => {
     expect(await passt('--version')).toMatchObject({ status: 0, stdout: 'passel-passt 0.1.0\n' });
     expect(JSON.parse((await passt('--print-capabilities')).stdout)).toEqual({ type: 'net' });
-    expect((await passt('--help')).stdout).toMatch(/^Usage: passel-passt \[OPTION\]/);
+    const { stdout } = await passt('--help');
+    expect(stdout).toMatch(/^Usage: passel-passt \[OPTION\]/);
+    expect(stdout.replace(/\s+/g, ' '), 'words are whole').toContain(PASST_OPTIONS.netdev.help.replace(/\s+/g, ' '));
+    expect(stdout).toMatch(/^ {6}--one-off, -1 +Exit/m);
     expect((await run(PASSEL, ['--version'])).stdout).toBe('passel 0.1.0\n');
     expect((await run(PASSEL, [])).stdout).toMatch(/passel demo/);
     expect((await run(PASSEL, ['run', '--help'])).stdout).toMatch(/^Usage: passel run \[OPTION\]/);
