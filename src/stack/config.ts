@@ -54,6 +54,8 @@ export interface BootConfig {
   readonly fileName: string;
   /** DHCP option 66: a server other than the gateway, by name; empty: none. */
   readonly serverName: string;
+  /** Where the file is, for DHCPv6: ASCII characters; empty: nowhere. */
+  readonly url: string;
 }
 
 export interface Ipv4Config {

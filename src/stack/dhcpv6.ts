@@ -8,7 +8,7 @@
  * preference of 255 in advertisements, spare the client a second's wait for other servers that do not exist.
  *
  * The server's DUID is made of our MAC, so it is the same after a restart. Messages for another server are ignored, those that
- * break the rules of RFC 8415 §16 dropped. Resolvers and search list are always sent, the client's name when it asks for it.
+ * break the rules of RFC 8415 §16 dropped. Resolvers and search list are always sent, the client's name and the file to boot (RFC 5970) when it asks for them.
  * Answers go from our link-local address to the address that the message came from.
  *
  * Not done: relays, reconfiguration, authentication, prefix delegation, temporary addresses.
@@ -31,6 +31,7 @@ import {
   DHCPV6_IA_NA_BYTES,
   DHCPV6_INFINITE_LIFETIME_SEC,
   DHCPV6_INFORMATION_REQUEST,
+  DHCPV6_OPTION_BOOT_FILE_URL,
   DHCPV6_OPTION_CLIENT_ID,
   DHCPV6_OPTION_FQDN,
   DHCPV6_OPTION_IA_ADDRESS,
@@ -60,6 +61,7 @@ import {
   getDhcpv6Xid,
   isDhcpv6DuidLl,
   isDhcpv6OptionRequested,
+  writeDhcpv6BootFileUrl,
   writeDhcpv6Dns,
   writeDhcpv6DuidLl,
   writeDhcpv6Empty,
@@ -229,16 +231,20 @@ export class Dhcpv6Module {
     this.send(udp, next, meta, ipv6);
   }
 
-  /** Appends what is the same for every association: resolvers, search list, the client's name; what does not fit is left out. */
+  /** Appends what is the same for every association: resolvers, search list, the file to boot, the client's name; what does not fit is left out. */
   private writeConfiguration(options: number, end: number, at: number, limit: number): number {
     const { ctx, resolvers } = this;
     const { view, config } = ctx;
     if (at < 0) return at;
     let next = keepIfGood(writeDhcpv6Dns(view, at, limit, resolvers, 0, resolvers.length >> 2), at);
     next = keepIfGood(writeDhcpv6Search(view, next, limit, this.searchDomains), next);
+    const wanted = findDhcpv6Option(view, options, end, DHCPV6_OPTION_REQUEST);
+    const bootUrl = config.boot?.url ?? '';
+    if (bootUrl !== '' && wanted !== 0 && isDhcpv6OptionRequested(view, wanted, DHCPV6_OPTION_BOOT_FILE_URL)) {
+      next = keepIfGood(writeDhcpv6BootFileUrl(view, next, limit, bootUrl), next);
+    }
     if (config.fqdn === '') return next;
     const sent = findDhcpv6Option(view, options, end, DHCPV6_OPTION_FQDN);
-    const wanted = findDhcpv6Option(view, options, end, DHCPV6_OPTION_REQUEST);
     const isWanted = sent !== 0 || (wanted !== 0 && isDhcpv6OptionRequested(view, wanted, DHCPV6_OPTION_FQDN));
     if (!isWanted) return next;
     // Nobody updates DNS here, whatever the client would like (RFC 4704 §6).

@@ -57,6 +57,9 @@ export const DHCPV6_OPTION_INFORMATION_REFRESH_TIME = 32;
 /** RFC 4704. */
 export const DHCPV6_OPTION_FQDN = 39;
 
+/** RFC 5970 §3.1. */
+export const DHCPV6_OPTION_BOOT_FILE_URL = 59;
+
 /** Status codes (RFC 8415 §21.13). */
 export const DHCPV6_STATUS_SUCCESS = 0;
 export const DHCPV6_STATUS_UNSPEC_FAIL = 1;
@@ -382,6 +385,14 @@ export function writeDhcpv6Search(view: DataView, at: number, end: number, names
   if (names.length === 0) return at;
   const data = beginOption(view, at, end, DHCPV6_OPTION_SEARCH, 0);
   return endDhcpv6Option(view, at, writeDnsNameList(view, data, end, names));
+}
+
+/** Appends where the file to boot is (59, RFC 5970 §3.1). @param url of ASCII characters */
+export function writeDhcpv6BootFileUrl(view: DataView, at: number, end: number, url: string): number {
+  const data = beginOption(view, at, end, DHCPV6_OPTION_BOOT_FILE_URL, url.length);
+  if (data < 0) return data;
+  for (let i = 0; i < url.length; i++) view.setUint8(data + i, url.charCodeAt(i));
+  return data + url.length;
 }
 
 /** Appends the client's name (39, RFC 4704 §4). @param flags DHCPV6_FQDN_… */

@@ -2,7 +2,7 @@
  * From the options of `-netdev user` to what a stack needs to know: the world of QEMU's own user-mode network, which is the same on every
  * host. The guest's network is one of its own: host and name server are the only addresses in it that anybody stands behind.
  */
-import { mapIpv4 } from '../../base/ip-text.ts';
+import { formatIp, mapIpv4 } from '../../base/ip-text.ts';
 import type { FamilyAddresses } from '../../forward/address-map.ts';
 import type { PortForwardRule } from '../../forward/port-spec.ts';
 import { type UserNet, type UserNetV4, type UserNetV6, withLabel } from '../../qemu/user-net/user-net.ts';
@@ -39,7 +39,7 @@ export function applyUserNet(
       searchDomains: userNet.searchDomains,
       hostname: userNet.hostname,
       domainName: userNet.domainName,
-      boot: { fileName: userNet.bootFile, serverName: userNet.tftpServerName },
+      boot: { fileName: userNet.bootFile, serverName: userNet.tftpServerName, url: bootUrl(userNet) },
     },
     addressMap: {
       ...addressMap,
@@ -51,6 +51,14 @@ export function applyUserNet(
     services: hasServices ? { tftpFolder, guestForwards, smb } : undefined,
     templates: { ipv4: '--user-net', ipv6: '--user-net' },
   };
+}
+
+/** Where the file to boot is, as DHCPv6 tells it (RFC 3617 for TFTP); a file that is a URL is told as it is. */
+function bootUrl({ bootFile, tftpServerName, ipv6 }: UserNet): string {
+  if (bootFile === '' || ipv6 === undefined) return '';
+  if (/^[a-z][a-z\d+.-]*:\/\//i.test(bootFile)) return bootFile;
+  const server = tftpServerName === '' ? `[${formatIp(ipv6.host)}]` : tftpServerName;
+  return `tftp://${server}/${encodeURI(bootFile.replace(/^\//, ''))}`;
 }
 
 function stackV4({ dhcpStart, prefixLength, host, dns }: UserNetV4, stack: StackConfig): Ipv4Config {

@@ -314,7 +314,7 @@ describe('DHCP options', () => {
   });
 
   it('tell what to boot, from where, and the domain', () => {
-    const options = { boot: { fileName: '/boot/file', serverName: 'boot.example' }, domainName: 'a.example' };
+    const options = { boot: { fileName: '/boot/file', serverName: 'boot.example', url: '' }, domainName: 'a.example' };
     const [frame] = createHarness(options).exchange(request({ type: DISCOVER }));
     const { payload } = decodeUdp(frame!);
     expect(ipText(payload.subarray(20, 24))).toBe(GATEWAY);

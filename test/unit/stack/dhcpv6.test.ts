@@ -273,6 +273,19 @@ describe('DHCPv6 options', () => {
   });
 });
 
+describe('DHCPv6, for a machine that boots from the network', () => {
+  const url = 'tftp://[fec0::2]/pxelinux.0';
+  const reply = (type: number, boot: string, ...codes: number[]) =>
+    ask(message(type, clientId, option(6, ...codes.map(u16))), { boot: { fileName: '', serverName: '', url: boot } })!;
+  it('tells where the file is, if it is asked', () => {
+    for (const type of [SOLICIT, INFORMATION_REQUEST]) {
+      expect(reply(type, url, 23, 59, 60).options.get(59)?.toString('latin1')).toBe(url);
+      expect(reply(type, url, 23).options.has(59)).toBe(false);
+      expect(reply(type, '', 59).options.has(59)).toBe(false);
+    }
+  });
+});
+
 describe('DHCPv6, input that is not as it should be', () => {
   it('ignores what is for another server', () => {
     const harness = createHarness();

@@ -36,6 +36,7 @@ import {
   getDhcpv6Xid,
   isDhcpv6DuidLl,
   isDhcpv6OptionRequested,
+  writeDhcpv6BootFileUrl,
   writeDhcpv6Dns,
   writeDhcpv6DuidLl,
   writeDhcpv6Empty,
@@ -274,6 +275,10 @@ describe('a DHCPv6 message', () => {
     const end = BASE + 50;
     expect(writeDhcpv6Dns(view, BASE, end, WORDS, 0, 0)).toBe(BASE);
     expect(writeDhcpv6Search(view, BASE, end, [])).toBe(BASE);
+    const url = writeDhcpv6BootFileUrl(view, BASE, end, 'tftp://a/b');
+    expect(url).toBe(BASE + 14);
+    expect(Buffer.from(view.buffer, BASE, 14).toString('latin1')).toBe('\0\x3b\0\x0atftp://a/b');
+    expect(writeDhcpv6BootFileUrl(view, BASE, BASE + 13, 'tftp://a/b')).toBeLessThan(0);
     expect(writeDhcpv6Search(view, BASE, end, ['a..b'])).toBe(WIRE_BAD_OPTION);
     expect(writeDhcpv6Fqdn(view, BASE, end, 0, 'a..b')).toBe(WIRE_BAD_OPTION);
   });

@@ -47,6 +47,15 @@ describe('--user-net', () => {
     expect(formatIp(ipv6!.guestAddress)).toBe('fec0::15');
     expect(stack.searchDomains).toEqual([]);
   });
+  it.each([
+    ['bootfile=/pxelinux.0', 'tftp://[fec0::2]/pxelinux.0'],
+    ['bootfile=a%20b/c,tftp-server-name=boot.example', 'tftp://boot.example/a%2520b/c'],
+    ['bootfile=http://boot.example/a?b', 'http://boot.example/a?b'],
+    ['ipv6=off,bootfile=a', ''],
+    ['tftp=/tmp', ''],
+  ])('tells by DHCPv6 that %s is at %s', (options, url) => {
+    expect(build(`--user-net ${options}`).stack.boot?.url).toBe(url);
+  });
   it("leads the host's address to loopback, the name server's DNS ports to the host's resolver, and the rest of its network nowhere", () => {
     const config = build('--user-net user');
     expect(reach(config, '10.0.2.2')).toBe('127.0.0.1');
