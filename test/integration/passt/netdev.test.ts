@@ -217,8 +217,8 @@ rigSuiteExceptOnDebian('it has no such option', 'links by --netdev', () => {
     ['a lease for one guest', ['--lease', 'a=10.0.2.20'], '--lease needs several guests'],
     [
       'a lease that is none',
-      ['--netdev', 'socket,id=a,listen=:1', '--netdev', 'socket,id=b,listen=:2', '--lease', 'a=fec0::1'],
-      "'a=fec0::1' is not valid: expected an IPv4 address behind '='",
+      ['--netdev', 'socket,id=a,listen=:1', '--netdev', 'socket,id=b,listen=:2', '--lease', 'a=10.0.2'],
+      "'a=10.0.2' is not valid: expected an address behind '=', not '10.0.2'",
     ],
     ['a record without an address', ['--dns-record', 'printer'], "expected a name, '=' and an address"],
     [
