@@ -61,6 +61,8 @@ const describeSuite = await requireOrSkip(needNamespaces, needVeth, ...needGuest
     await new Promise<void>((resolve) => onSocket.listen(join(host.directory, 'service'), resolve));
     await chmod(join(host.directory, 'service'), 0o777);
     const services = [
+      `hostfwd=unix:${join(host.directory, 'telnet')}-:23`,
+      'hostfwd=tcp:127.0.0.1:0-:23,hostfwd=tcp:[::1]:5556-:24',
       `tftp=${folder}`,
       'guestfwd=tcp:10.0.2.100:1234-tcp:10.10.1.1:4321',
       'guestfwd=tcp:10.0.2.100:1235-cmd:socat - TCP:10.10.1.1:4321',
@@ -140,9 +142,20 @@ const describeSuite = await requireOrSkip(needNamespaces, needVeth, ...needGuest
     expect((await onHost.exchangeTcp({ host: '127.0.0.1', port: 6001 })).text).toBe('10.0.2.2\n');
     expect((await onHost.exchangeTcp({ host: 'localhost', port: 5555 })).text).toBe('telnet\n');
     expect((await onWan.exchangeTcp({ host: HOST_NET.hostV4, port: 5555 })).text).toBe('telnet\n');
+    const [, chosen = ''] = /the host's port is (\d+)/.exec(stack.output()) ?? [];
+    expect((await onHost.exchangeTcp({ host: '127.0.0.1', port: Number(chosen) })).text).toBe('telnet\n');
     await expect(onWan.exchangeTcp({ host: HOST_NET.hostV4, port: 6001 })).rejects.toThrow();
     const { same } = await onWan.exchangeUdp({ host: HOST_NET.hostV4, port: 5353, lengthBytes: 100 });
     expect(same).toBe(true);
+  });
+
+  it('is reached by a unix socket, and by the loopback of IPv6 as fec0::2', async () => {
+    const { stdout } = await host.sh(`socat -t 30 - UNIX-CONNECT:${join(host.directory, 'telnet')} < /dev/null`);
+    expect(stdout).toBe('telnet\n');
+    await guest.start(`socat TCP6-LISTEN:24,reuseaddr,fork SYSTEM:'echo $SOCAT_PEERADDR'`);
+    await guest.check('until netstat -ltn | grep -q ":24 "; do sleep 0.1; done');
+    const { text } = await onHost.exchangeTcp({ host: '::1', port: 5556 });
+    expect(text).toMatch(/^\[(fec0::2|fec0:0000:0000:0000:0000:0000:0000:0002)\]\n$/);
   });
 
   it('fetches files by TFTP, in blocks of any size', async () => {
