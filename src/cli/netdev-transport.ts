@@ -3,7 +3,7 @@ import { PasselError } from '../base/errors.ts';
 import { createLogGate, warnGated } from '../base/logger.ts';
 import { createLinkClient, DIAL_PENDING, type Dialer, type LinkClient } from '../link/client.ts';
 import { createDatagramLink, type DatagramFlaw, type DatagramLink } from '../link/datagram.ts';
-import { type AttachableLink, createLinkListener, type LinkListener } from '../link/listener.ts';
+import type { AttachableLink } from '../link/listener.ts';
 import { createStreamLink } from '../link/stream.ts';
 import type {
   DatagramNetdev,
@@ -37,8 +37,10 @@ import {
 } from './netdev-sockets.ts';
 import { claimSocketPath } from './socket-path.ts';
 import {
-  createStreamTransport,
+  createInheritedTransport,
+  createListeningTransport,
   type GuestTransport,
+  type Listening,
   listenAt,
   logGone,
   type TransportEvents,
@@ -67,11 +69,11 @@ export function createNetdevTransport(netdev: Netdev, oneOff: boolean, parts: Tr
   switch (netdev.form) {
     case 'inherited':
       return inheritsStream(netdev, parts.sockets)
-        ? createStreamTransport({ kind: 'fd', fd: netdev.fd }, oneOff, parts)
+        ? createInheritedTransport(netdev.fd, parts)
         : createDatagramTransport(netdev, oneOff, parts);
     case 'stream':
       if (netdev.address.type === 'fd') {
-        return createStreamTransport({ kind: 'fd', fd: netdev.address.fd }, oneOff, parts);
+        return createInheritedTransport(netdev.address.fd, parts);
       }
       return netdev.server
         ? createServerTransport(netdev, oneOff, parts)
@@ -112,56 +114,17 @@ function withTcpOptions(link: AttachableLink, netdev: StreamNetdev, parts: Trans
   };
 }
 
-/** Listens; one guest at a time. */
 function createServerTransport(netdev: StreamNetdev, oneOff: boolean, parts: TransportParts): GuestTransport {
-  const { native, arena, sockets, endpoint, log } = parts;
-  const stream = createStreamLink({ arena, sockets });
-  let listener: LinkListener | undefined;
-  let socketPath: string | undefined;
-  let closed = false;
-  const listen = async (): Promise<number> => {
+  const { native } = parts;
+  const listen = async (): Promise<Listening> => {
     const { address } = netdev;
-    if (address.type === 'inet') return listenInet(parts, address);
+    if (address.type === 'inet') return { fd: await listenInet(parts, address) };
     if (address.type === 'fd') throw new TypeError('descriptors are not listened on');
-    if (address.isAbstract) return listenAt(native, nameOf(address), OPTION);
-    socketPath = await claimSocketPath(address.path, OPTION);
-    return listenAt(native, socketPath, OPTION);
+    if (address.isAbstract) return { fd: listenAt(native, nameOf(address), OPTION) };
+    const path = await claimSocketPath(address.path, OPTION);
+    return { fd: listenAt(native, path, OPTION), path };
   };
-  return {
-    link: stream,
-    onHostEvent: (events) => stream.onHostEvent(events),
-    onListenerEvent: () => listener?.onHostEvent(),
-    get socketPath() {
-      return socketPath;
-    },
-    async open({ onRoom, onAttach, onGone, onEnd }) {
-      stream.onRoom = onRoom;
-      stream.onGone = (reason, error) => {
-        if (closed) return;
-        logGone(log, reason, error);
-        onGone(true);
-        listener?.guestGone();
-      };
-      listener = createLinkListener({
-        sockets,
-        link: withTcpOptions(stream, netdev, parts),
-        fd: await listen(),
-        endpoint,
-        log,
-        oneOff,
-        onAttach: () => {
-          log.info('guest connected');
-          onAttach();
-        },
-        onEnd: () => onEnd(0),
-      });
-    },
-    close() {
-      closed = true;
-      listener?.close();
-      stream.detach();
-    },
-  };
+  return createListeningTransport({ listen, wrap: (link) => withTcpOptions(link, netdev, parts) }, oneOff, parts);
 }
 
 /** Connects, once or again and again. */

@@ -3,7 +3,7 @@ import type { Arena } from '../base/arena.ts';
 import { PasselError, reasonOf } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import type { DatagramGoneReason } from '../link/datagram.ts';
-import { createLinkListener, type LinkListener } from '../link/listener.ts';
+import { type AttachableLink, createLinkListener, type LinkListener } from '../link/listener.ts';
 import { createStreamLink, type GoneReason } from '../link/stream.ts';
 import { createTapLink } from '../link/tap.ts';
 import type { GuestLink, HostSockets } from '../stack/ports.ts';
@@ -50,12 +50,37 @@ export interface TransportParts {
   readonly log: Logger;
 }
 
-/** A unix socket for QEMU. */
+/** A unix socket for QEMU, at `--socket` or inherited. */
 export function createStreamTransport(
   config: Exclude<TransportConfig, { readonly kind: 'netdev' }>,
   oneOff: boolean,
-  { native, arena, sockets, endpoint, log }: TransportParts,
+  parts: TransportParts,
 ): GuestTransport {
+  if (config.kind === 'fd') return createInheritedTransport(config.fd, parts);
+  const listen = async (): Promise<Listening> => {
+    const path = await claimSocketPath(config.path);
+    return { fd: listenAt(parts.native, path, '--socket'), path };
+  };
+  return createListeningTransport({ listen }, oneOff, parts);
+}
+
+/** A socket that listens. */
+export interface Listening {
+  readonly fd: number;
+  /** Its file; left out: it has none. */
+  readonly path?: string;
+}
+
+export interface ListeningPlan {
+  /** @throws PasselError */
+  readonly listen: () => Promise<Listening>;
+  /** The link as guests are attached to it; left out: as it is. */
+  readonly wrap?: (link: AttachableLink) => AttachableLink;
+}
+
+/** Listens; one guest at a time. @param oneOff - end when the first guest has left */
+export function createListeningTransport(plan: ListeningPlan, oneOff: boolean, parts: TransportParts): GuestTransport {
+  const { arena, sockets, endpoint, log } = parts;
   const stream = createStreamLink({ arena, sockets });
   let listener: LinkListener | undefined;
   let socketPath: string | undefined;
@@ -73,35 +98,56 @@ export function createStreamTransport(
         if (closed) return;
         logGone(log, reason, error);
         onGone(true);
-        if (listener !== undefined) listener.guestGone();
-        else onEnd(0);
+        listener?.guestGone();
       };
-      const attached = (): void => {
-        log.info('guest connected');
-        onAttach();
-      };
-      if (config.kind === 'fd') {
-        const { fd } = config;
-        const status = stream.attach(fd);
-        if (status < 0) throw new PasselError('PASSEL_E_FD', { value: fd, reason: `errno ${-status}` });
-        attached();
-        return;
-      }
-      socketPath = await claimSocketPath(config.path);
+      const { fd, path } = await plan.listen();
+      socketPath = path;
       listener = createLinkListener({
         sockets,
-        link: stream,
-        fd: listenAt(native, socketPath, '--socket'),
+        link: plan.wrap?.(stream) ?? stream,
+        fd,
         endpoint,
         log,
         oneOff,
-        onAttach: attached,
+        onAttach: () => {
+          log.info('guest connected');
+          onAttach();
+        },
         onEnd: () => onEnd(0),
       });
     },
     close() {
       closed = true;
       listener?.close();
+      stream.detach();
+    },
+  };
+}
+
+/** A connected stream socket; its guest is the only one. @param fd - becomes the transport's when it is opened */
+export function createInheritedTransport(fd: number, { arena, sockets, log }: TransportParts): GuestTransport {
+  const stream = createStreamLink({ arena, sockets });
+  let closed = false;
+  return {
+    link: stream,
+    onHostEvent: (events) => stream.onHostEvent(events),
+    onListenerEvent: () => {},
+    socketPath: undefined,
+    async open({ onRoom, onAttach, onGone, onEnd }) {
+      stream.onRoom = onRoom;
+      stream.onGone = (reason, error) => {
+        if (closed) return;
+        logGone(log, reason, error);
+        onGone(true);
+        onEnd(0);
+      };
+      const status = stream.attach(fd);
+      if (status < 0) throw new PasselError('PASSEL_E_FD', { value: fd, reason: `errno ${-status}` });
+      log.info('guest connected');
+      onAttach();
+    },
+    close() {
+      closed = true;
       stream.detach();
     },
   };
