@@ -95,6 +95,17 @@ describeGuestLink('tap, with virtio-net headers and through all wrappers', () =>
 
 describeGuestLink('datagrams on a unix socket pair', () => createDatagramTransport('pair'), { end: 'with frames' });
 
+describeGuestLink(
+  'datagrams on a unix socket pair, through an impairment without effect',
+  () =>
+    createDatagramTransport('pair', (link, arena) => {
+      const impair = createImpairLink({ link, arena, clock: systemClock });
+      impair.configure({ toGuest: HARMLESS, fromGuest: HARMLESS });
+      return impair;
+    }),
+  { end: 'with frames' },
+);
+
 describeGuestLink('datagrams between unix paths', () => createDatagramTransport('unix'), { end: 'with frames' });
 
 describeGuestLink('datagrams over UDP and IPv4', () => createDatagramTransport('inet4'), {
