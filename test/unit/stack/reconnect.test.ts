@@ -6,7 +6,8 @@ import { createAddressMap } from '../../../src/forward/address-map.ts';
 import { KIND_PING, KIND_TCP, KIND_UDP } from '../../../src/stack/ports.ts';
 import { NetworkStack } from '../../../src/stack/stack.ts';
 import { FakeLink } from '../../support/fake-link.ts';
-import { FakeSockets, SO_LINGER, SOL_SOCKET } from '../../support/fake-sockets.ts';
+import { SO_LINGER, SOL_SOCKET } from '../../support/fake-socket.ts';
+import { FakeSockets } from '../../support/fake-sockets.ts';
 import {
   ETHERTYPE_IPV4,
   ethernet,

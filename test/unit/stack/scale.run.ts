@@ -24,7 +24,8 @@ import {
 import { NetworkStack } from '../../../src/stack/stack.ts';
 import { loadNative } from '../../../src/sys/native.ts';
 import { FakeLink } from '../../support/fake-link.ts';
-import { FakeSocket, FakeSockets } from '../../support/fake-sockets.ts';
+import { FakeSocket } from '../../support/fake-socket.ts';
+import { FakeSockets } from '../../support/fake-sockets.ts';
 import { makeStackConfig } from '../../support/stack-config.ts';
 import { buildFrame, GUEST_ISS, GUEST4, pattern } from './tcp/harness.ts';
 import { concat, GUEST_4, udpPacket } from './udp/support.ts';

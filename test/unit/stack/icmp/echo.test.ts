@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { silentLogger } from '../../../../src/base/logger.ts';
 import type { RawEcho } from '../../../../src/stack/icmp/raw-echo.ts';
 import { EVENT_EDGE, EVENT_IN, KIND_PING } from '../../../../src/stack/ports.ts';
-import { endpointText, type FakeSocket } from '../../../support/fake-sockets.ts';
+import { endpointText, type FakeSocket } from '../../../support/fake-socket.ts';
 import {
   concat,
   echoMessage,

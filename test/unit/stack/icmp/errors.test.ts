@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import type { FakeSocket } from '../../../support/fake-sockets.ts';
+import type { FakeSocket } from '../../../support/fake-socket.ts';
 import {
   echoRequest,
   endpoint,

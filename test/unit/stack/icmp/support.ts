@@ -1,4 +1,4 @@
-import type { FakeSocketError } from '../../../support/fake-sockets.ts';
+import type { FakeSocketError } from '../../../support/fake-socket.ts';
 import { endpoint } from '../udp/support.ts';
 
 export const ORIGIN_LOCAL = 1;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ECONNRESET, EPIPE } from '../../../support/fake-sockets.ts';
+import { ECONNRESET, EPIPE } from '../../../support/fake-socket.ts';
 import { type Connection, GUEST_ISS, Harness, pattern } from './harness.ts';
 
 function finGuest(conn: Connection): void {

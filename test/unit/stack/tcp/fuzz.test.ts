@@ -1,6 +1,6 @@
 /** Anything a guest, a host and a link can do, in any order: nothing throws, nothing leaks, bytes to the host stay in order. */
 import { describe, expect, it } from 'vitest';
-import { ECONNRESET, endpointRecord, type FakeSocket } from '../../../support/fake-sockets.ts';
+import { ECONNRESET, endpointRecord, type FakeSocket } from '../../../support/fake-socket.ts';
 import { seededRandom } from '../../../support/seeded-random.ts';
 import { Harness, parseFrame, pattern, REMOTE4, type Segment } from './harness.ts';
 

@@ -7,7 +7,7 @@ import {
   endpointText,
   SO_LINGER,
   SOL_SOCKET,
-} from '../../../support/fake-sockets.ts';
+} from '../../../support/fake-socket.ts';
 import { GUEST_ISS, GUEST_PORT, Harness, REMOTE_PORT, REMOTE4 } from './harness.ts';
 
 const SYN = { flags: 'S', seq: GUEST_ISS, mss: 1460, scale: 7, sackOk: true };

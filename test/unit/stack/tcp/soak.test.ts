@@ -1,6 +1,6 @@
 /** Whole connections over a link with faults, against a model guest, with chance from a seed. */
 import { describe, expect, it } from 'vitest';
-import type { FakeSocket } from '../../../support/fake-sockets.ts';
+import type { FakeSocket } from '../../../support/fake-socket.ts';
 import { seededRandom } from '../../../support/seeded-random.ts';
 import { Harness, parseFrame, pattern } from './harness.ts';
 import { ModelGuest } from './model-guest.ts';

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { EVENT_EDGE, EVENT_IN, KIND_UDP, OFFLOAD_CHECKSUM } from '../../../../src/stack/ports.ts';
-import { ECONNREFUSED, endpointText } from '../../../support/fake-sockets.ts';
+import { ECONNREFUSED, endpointText } from '../../../support/fake-socket.ts';
 import {
   endpoint,
   GUEST_4,

@@ -30,7 +30,8 @@ import {
 import { RoomQueue } from '../../../../src/stack/room-queue.ts';
 import { UdpModule } from '../../../../src/stack/udp/module.ts';
 import { FakeLink } from '../../../support/fake-link.ts';
-import { endpointRecord, type FakeSocket, FakeSockets } from '../../../support/fake-sockets.ts';
+import { endpointRecord, type FakeSocket } from '../../../support/fake-socket.ts';
+import { FakeSockets } from '../../../support/fake-sockets.ts';
 import { cutFrame } from '../../../support/segmenter.ts';
 import { makeStackConfig } from '../../../support/stack-config.ts';
 

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import { endpointText, type FakeSocket } from '../../../support/fake-sockets.ts';
+import { endpointText, type FakeSocket } from '../../../support/fake-socket.ts';
 import { seededRandom } from '../../../support/seeded-random.ts';
 import {
   endpoint,
