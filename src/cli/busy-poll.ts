@@ -17,6 +17,8 @@ const MEMORY = 0.75;
 
 /** Whose frames are counted. */
 interface Counted {
+  /** With other guests; undefined: there are none. */
+  readonly exchange: { readonly forwarded: number; readonly forwardedBytes: number } | undefined;
   readonly stack: { readonly counters: Pick<Counters, 'guestFrames' | 'hostFrames' | 'guestBytes' | 'hostBytes'> };
 }
 
@@ -31,9 +33,14 @@ export function createBusyPoll(guests: readonly Counted[], longestUs: number): (
     let frames = 0;
     let bytes = 0;
     for (let i = 0; i < guests.length; i++) {
-      const { guestFrames, hostFrames, guestBytes, hostBytes } = guests[i]!.stack.counters;
+      const { stack, exchange } = guests[i]!;
+      const { guestFrames, hostFrames, guestBytes, hostBytes } = stack.counters;
       frames += guestFrames + hostFrames;
       bytes += guestBytes + hostBytes;
+      if (exchange !== undefined) {
+        frames += exchange.forwarded;
+        bytes += exchange.forwardedBytes;
+      }
     }
     const moved = frames - before[0]!;
     const recentBytes = before[2]! * MEMORY + bytes - before[1]!;

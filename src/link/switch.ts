@@ -39,10 +39,11 @@ export interface SwitchOptions {
   readonly keptBytes?: number;
 }
 
-/** What passed a port, in frames. */
+/** What passed a port, in frames unless it says otherwise. */
 export interface SwitchCounters {
   /** From this port's guest to other guests; a flooded frame counts once. */
   forwarded: number;
+  forwardedBytes: number;
   /** Not laid for this port's guest: no room, or too long for its link. */
   dropped: number;
   /** With our own MAC as source, from this port's guest. */
@@ -94,7 +95,7 @@ export class SwitchPort implements GuestLink {
   readonly hasVnetHeader = false;
   readonly offloads = 0;
   readonly maxFrameBytes: number;
-  readonly counters: SwitchCounters = { forwarded: 0, dropped: 0, spoofed: 0 };
+  readonly counters: SwitchCounters = { forwarded: 0, forwardedBytes: 0, dropped: 0, spoofed: 0 };
 
   /** There may be more to receive, of which no event tells. Called from a later turn of Node's loop. */
   onMore: () => void = ignore;
@@ -231,6 +232,7 @@ export class SwitchPort implements GuestLink {
     // It has come from there: the guest talks to a neighbour on its own side.
     if (to === this) return;
     this.counters.forwarded++;
+    this.counters.forwardedBytes += length;
     if (to !== undefined) {
       to.lay(offset, length);
       return;

@@ -3,7 +3,10 @@ import { createBusyPoll } from '../../../src/cli/busy-poll.ts';
 import { Counters } from '../../../src/stack/counters.ts';
 
 describe('looking for events before sleeping', () => {
-  let guests: { stack: { counters: Counters } }[];
+  let guests: {
+    stack: { counters: Counters };
+    exchange: { forwarded: number; forwardedBytes: number } | undefined;
+  }[];
   let ask: () => number;
   /** A turn with frames of the guest and for the guest. */
   const turn = (guest: number, fromGuest: number, toGuest: number, bytesEach: number): number => {
@@ -16,7 +19,7 @@ describe('looking for events before sleeping', () => {
   };
 
   beforeEach(() => {
-    guests = [{ stack: { counters: new Counters() } }];
+    guests = [{ stack: { counters: new Counters() }, exchange: undefined }];
     ask = createBusyPoll(guests, 50);
   });
 
@@ -50,10 +53,21 @@ describe('looking for events before sleeping', () => {
   });
 
   it('is for all guests together, also those that came later', () => {
-    guests.push({ stack: { counters: new Counters() } });
+    guests.push({ stack: { counters: new Counters() }, exchange: undefined });
     expect(turn(1, 1, 0, 67)).toBe(50);
     guests[0]!.stack.counters.guestFrames += 40;
     expect(turn(1, 1, 0, 67)).toBe(0);
+  });
+
+  it('is worth it between guests too, unless they transfer much', () => {
+    const exchange = { forwarded: 0, forwardedBytes: 0 };
+    guests.push({ stack: { counters: new Counters() }, exchange });
+    exchange.forwarded++;
+    exchange.forwardedBytes += 67;
+    expect(ask()).toBe(50);
+    exchange.forwarded++;
+    exchange.forwardedBytes += 65_000;
+    expect(ask()).toBe(0);
   });
 
   it('counts on beyond 2^31 bytes', () => {

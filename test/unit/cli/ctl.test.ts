@@ -129,7 +129,7 @@ describe('tables', () => {
     expect(formatStatus({ ...status, names })).toContain(
       '\nnames      9 questions: 5 answered here, 3 passed on to resolvers, 1 refused\n',
     );
-    const exchange = { forwarded: 3, dropped: 2, spoofed: 1 };
+    const exchange = { forwarded: 3, forwardedBytes: 400, dropped: 2, spoofed: 1 };
     const several = formatStatus({
       ...status,
       guests: [

@@ -55,7 +55,7 @@ describe('a switch', () => {
   it('gives the stack what is for us, and nobody else', () => {
     expect(send(0, frame(ROUTER, ONE, 'up'))).toEqual([frame(ROUTER, ONE, 'up')]);
     expect(sent()).toEqual([[], [], []]);
-    expect(ports[0]!.counters).toEqual({ forwarded: 0, dropped: 0, spoofed: 0 });
+    expect(ports[0]!.counters).toEqual({ forwarded: 0, forwardedBytes: 0, dropped: 0, spoofed: 0 });
   });
 
   it('gives group frames to the stack and to all others', () => {
