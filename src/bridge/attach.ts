@@ -6,7 +6,9 @@
  * when guests come and go (the guest's own address is another one). The tap is not persistent: it goes with its last descriptor,
  * so a failure at any step leaves nothing behind.
  */
+
 import { writeFileSync } from 'node:fs';
+import { EINVAL } from '../base/errno.ts';
 import { reasonOf } from '../base/errors.ts';
 import { checkStatus, createSystemError } from '../sys/errors.ts';
 import type { NativeAddon } from '../sys/native-addon.ts';
@@ -43,8 +45,6 @@ export class AttachError extends Error {
 
 const IFF_UP = 1;
 const HIGH_FIRST_BYTE = 0xfe;
-/** Of the kernel's answers to a port with interface index 0, the one of a bridge. */
-const EINVAL = -22;
 
 /**
  * Whether `bridge` is one, and its MTU. Makes nothing. SIOCBRADDIF of interface 0 tells a bridge from other interfaces, but asks for
@@ -55,6 +55,7 @@ const EINVAL = -22;
 export function lookUpBridge(native: NativeAddon, bridge: string): number {
   const mtu = step(`get mtu of bridge '${bridge}'`, () => checkStatus(native.netifGetMtu(bridge), 'SIOCGIFMTU'));
   const probe = native.netifBridgeAdd(bridge, 0);
+  // Of the kernel's answers to a port with interface index 0, that of a bridge is EINVAL.
   if (probe !== EINVAL && probe < 0) {
     const reason = reasonOf(createSystemError('SIOCBRADDIF', probe));
     throw new AttachError(`failed to add an interface to bridge '${bridge}': ${reason}`);

@@ -2,6 +2,7 @@
  * A connection over which messages with descriptors go, for programs that pass descriptors to each other. Each received descriptor has an owner, and a message
  * is either what was expected or an error, of which nothing stays open.
  */
+import { EAGAIN, EMSGSIZE } from '../base/errno.ts';
 import { OwnedFd } from '../base/owned-fd.ts';
 import { createSystemError } from '../sys/errors.ts';
 import { readFdFacts } from '../sys/fd-facts.ts';
@@ -36,8 +37,6 @@ export interface ReceivedFds {
 }
 
 const DEFAULT_MAX_BYTES = 65_536;
-const EMSGSIZE = -90;
-const EAGAIN = -11;
 
 interface Receiving {
   readonly expected: FdMessageExpectation;

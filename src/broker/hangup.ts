@@ -2,6 +2,7 @@
  * Notices when the other end of a kept socket or pipe, or the process of a pidfd, has gone. An epoll set of its own asks for nothing but hang-ups, edge-triggered: data that arrives for
  * whoever will take the descriptor wakes nobody here. Files cannot be watched, and need not be.
  */
+import { EPERM } from '../base/errno.ts';
 import { checkStatus, createSystemError } from '../sys/errors.ts';
 import type { NativeAddon, PollHandle } from '../sys/native-addon.ts';
 
@@ -10,7 +11,6 @@ const EPOLL_DELETE = 2;
 const EVENT_IN = 1;
 const EVENT_RDHUP = 0x2000;
 const EVENT_EDGE = 0x80000000;
-const EPERM = -1;
 const MAX_EVENTS = 64;
 const EVENT_BYTES = 12;
 

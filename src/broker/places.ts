@@ -2,9 +2,11 @@
  * Making descriptors for a client within what the policy allows. Paths are opened by openat2(2) from the allowed folder, so that no link
  * leads out of it whatever others change meanwhile; a socket's path is reached through the folder that was opened, by /proc/self/fd.
  */
+
 import { constants, openSync } from 'node:fs';
 import { isIPv6 } from 'node:net';
 import { basename, dirname } from 'node:path';
+import { EINPROGRESS } from '../base/errno.ts';
 import { reasonOf } from '../base/errors.ts';
 import { isMappedIpv4, parseIp } from '../base/ip-text.ts';
 import { createSystemError, nameErrno } from '../sys/errors.ts';
@@ -108,8 +110,6 @@ export function connectTo(host: Host, place: SocketPlace, confined: Confined | u
     throw error;
   }
 }
-
-const EINPROGRESS = -115;
 
 export function describePlace(place: SocketPlace): string {
   return place.family === 'unix' ? place.path : `${place.family} ${place.address} ${place.port}`;

@@ -5,6 +5,7 @@
  * after a refusal, of a message that was cut, when a client goes. While an answer waits for room nothing more is read from that client; one that does
  * not read for {@link BrokerServerOptions.stallMs} is cut off, and what it would have taken stays kept.
  */
+import { EAGAIN, ECONNABORTED, EMSGSIZE, EPIPE, ETOOMANYREFS } from '../base/errno.ts';
 import { createSystemError, nameErrno } from '../sys/errors.ts';
 import type { PollHandle } from '../sys/native-addon.ts';
 import { MAX_MESSAGE_FDS } from '../sys/scm.ts';
@@ -42,11 +43,6 @@ const DEFAULT_STALL_MS = 10_000;
 const REQUESTS_A_TURN = 16;
 /** How long no connection is accepted when there is no descriptor for one. */
 const ACCEPT_PAUSE_MS = 200;
-const EAGAIN = -11;
-const ECONNABORTED = -103;
-const EPIPE = -32;
-const EMSGSIZE = -90;
-const ETOOMANYREFS = -109;
 
 /**
  * More than a message may have, and than the default limits of the kernel let one send: what is too long arrives whole, so that its descriptors are closed

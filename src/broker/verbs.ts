@@ -1,4 +1,5 @@
 /** What each verb does: one function a verb, and one row in {@link VERB_HANDLERS}. */
+import { ENOPROTOOPT } from '../base/errno.ts';
 import { nameErrno } from '../sys/errors.ts';
 import type { FdFacts } from '../sys/fd-facts.ts';
 import { readFdFacts } from '../sys/fd-facts.ts';
@@ -269,8 +270,6 @@ function ownPidfd(native: NativeAddon, pidfd: number | undefined): number {
   if (own >= 0) return own;
   throw new BrokerError('system', 'dropOnExit: the asking process cannot be watched (SO_PEERPIDFD)', nameErrno(own));
 }
-
-const ENOPROTOOPT = -92;
 
 function examine(native: NativeAddon, fds: readonly number[]): FdFacts[] {
   return fds.map((fd) => readFdFacts(native, fd));

@@ -1,6 +1,8 @@
 /** Opening the namespace of a run of passel-pasta, and what to say when that fails. */
+
 import { userInfo } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
+import { EACCES, ENOENT, ENOSPC, EPERM } from '../base/errno.ts';
 import { PasselError, reasonOf } from '../base/errors.ts';
 import {
   type GuestNamespace,
@@ -15,10 +17,6 @@ import type { PastaConfig, PastaTarget } from './pasta-config.ts';
 import type { UserIds } from './run-as.ts';
 
 const DEFAULT_SHELL = '/bin/sh';
-const ENOENT = -2;
-const EPERM = -1;
-const EACCES = -13;
-const ENOSPC = -28;
 
 /** A program and its arguments, found before anything is made for it. */
 export interface FoundCommand {

@@ -2,6 +2,7 @@
  * The service manager that started us, if one did: sd_notify(3). What it is told goes through the `unix-dgram` package where its socket has a path; an abstract
  * name, and descriptors, go through the addon.
  */
+import { EAGAIN } from '../base/errno.ts';
 import type { StoreManager } from '../broker/fd-store.ts';
 import { createSystemError } from '../sys/errors.ts';
 import type { NativeAddon } from '../sys/native-addon.ts';
@@ -102,7 +103,7 @@ class FdStoreQueue implements StoreManager {
   push(key: string, fd: number): void {
     // FDPOLL=0: what has hung up may have something to read, and a socket that is not connected yet has hung up too.
     const sent = this.flush(PUSH_WAIT_MS) && this.socket.send(`FDSTORE=1\nFDPOLL=0\nFDNAME=${key}`, [fd], PUSH_WAIT_MS);
-    if (!sent) throw createSystemError('sendmsg', -11);
+    if (!sent) throw createSystemError('sendmsg', EAGAIN);
   }
 
   remove(key: string): void {

@@ -6,11 +6,12 @@
  *
  * How a connection is made is the dialer's business: by ourselves, or by a process that may what we may not any more.
  */
+import { EINPROGRESS } from '../base/errno.ts';
 import type { Logger } from '../base/logger.ts';
 import type { AttachableLink } from './listener.ts';
 
 /** What a dialer answers while it does not know yet. */
-export const DIAL_PENDING = -115;
+export const DIAL_PENDING = EINPROGRESS;
 
 /** Makes connections, one at a time. */
 export interface Dialer {

@@ -15,31 +15,32 @@
  *
  * Not done: frames that are larger than 64 KiB; UDP_SEGMENT and UDP_GRO, since the far end wants datagrams as they are.
  */
+
 import type { Arena } from '../base/arena.ts';
+import {
+  EACCES,
+  EAGAIN,
+  ECONNREFUSED,
+  ECONNRESET,
+  EDESTADDRREQ,
+  EHOSTUNREACH,
+  EINVAL,
+  EIO,
+  EMSGSIZE,
+  ENETDOWN,
+  ENETUNREACH,
+  ENOBUFS,
+  ENOENT,
+  ENOMEM,
+  ENOTCONN,
+  EPERM,
+  EPIPE,
+} from '../base/errno.ts';
 import type { GuestLink, HostSockets } from '../stack/ports.ts';
 import { EVENT_EDGE, EVENT_ERR, EVENT_HUP, EVENT_IN, EVENT_OUT, KIND_LINK, LINK_IDLE } from '../stack/ports.ts';
 import { type NativeAddon, SENDER_BYTES } from '../sys/native-addon.ts';
 import { FRAME_MAX_BYTES, FRAME_MIN_BYTES } from '../wire/frame-length.ts';
 import { raiseBuffers } from './socket-buffers.ts';
-
-/** errno values of Linux, as the addon gives them (negated). */
-const EPERM = -1;
-const ENOENT = -2;
-const EIO = -5;
-const EAGAIN = -11;
-const ENOMEM = -12;
-const EACCES = -13;
-const EINVAL = -22;
-const EPIPE = -32;
-const EDESTADDRREQ = -89;
-const EMSGSIZE = -90;
-const ENETDOWN = -100;
-const ENETUNREACH = -101;
-const ECONNRESET = -104;
-const ENOBUFS = -105;
-const ENOTCONN = -107;
-const ECONNREFUSED = -111;
-const EHOSTUNREACH = -113;
 
 /** Room for one frame, with some to spare so that one that is too long is known by being cut. */
 const SLOT_BYTES = 65_536 + 64;

@@ -4,11 +4,10 @@
  *
  * The socket itself (path, permissions, stale files) is made by the owner.
  */
+import { EAGAIN, ECONNABORTED } from '../base/errno.ts';
 import { createLogGate, type Logger, warnGated } from '../base/logger.ts';
 import { EVENT_EDGE, EVENT_IN, type HostSockets, KIND_LINK_LISTENER } from '../stack/ports.ts';
 
-const EAGAIN = -11;
-const ECONNABORTED = -103;
 /** A client that reconnects in a loop must not fill the log. */
 const WARN_INTERVAL_MS = 10_000;
 

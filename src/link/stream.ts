@@ -22,7 +22,9 @@
  *
  * Not done: frames that are larger than 64 KiB; descriptors passed along the stream.
  */
+
 import type { Arena } from '../base/arena.ts';
+import { EAGAIN, EBADMSG, ECONNRESET, ENOBUFS, ENOMEM, EPIPE } from '../base/errno.ts';
 import type { GuestLink, HostSockets } from '../stack/ports.ts';
 import {
   EVENT_EDGE,
@@ -42,14 +44,6 @@ import {
   writeFrameLength,
 } from '../wire/frame-length.ts';
 import { raiseBuffers } from './socket-buffers.ts';
-
-/** errno values of Linux, as the addon gives them (negated). */
-const EAGAIN = -11;
-const ENOMEM = -12;
-const EPIPE = -32;
-const EBADMSG = -74;
-const ECONNRESET = -104;
-const ENOBUFS = -105;
 
 const DEFAULT_RECEIVE_BYTES = 1 << 20;
 const DEFAULT_SEND_BYTES = 4 << 20;

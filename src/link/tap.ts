@@ -17,7 +17,9 @@
  *
  * Not done: several queues; io_uring (a gain for small frames only, and often forbidden); frames that are larger than 64 KiB (BIG TCP).
  */
+
 import type { Arena } from '../base/arena.ts';
+import { EAGAIN, EBADFD, ECONNRESET, EINVAL, EIO, EMSGSIZE, ENOBUFS, ENOMEM, EPIPE } from '../base/errno.ts';
 import type { GuestLink, HostSockets } from '../stack/ports.ts';
 import {
   EVENT_EDGE,
@@ -36,17 +38,6 @@ import {
 import type { NativeAddon } from '../sys/native-addon.ts';
 import { ETHERNET_HEADER_BYTES } from '../wire/ethernet.ts';
 import { VNET_HEADER_BYTES } from '../wire/vnet.ts';
-
-/** errno values of Linux, as the addon gives them (negated). */
-const EIO = -5;
-const EAGAIN = -11;
-const ENOMEM = -12;
-const EINVAL = -22;
-const EPIPE = -32;
-const EBADFD = -77;
-const EMSGSIZE = -90;
-const ECONNRESET = -104;
-const ENOBUFS = -105;
 
 /** In front of each frame to the guest, for the addon. */
 const LENGTH_BYTES = 4;

@@ -2,6 +2,7 @@
  * The client's end of the helper protocol: what QEMU's `pr-manager-helper` object does. For programs that hold a device open and may not
  * send it commands themselves, and for tests.
  */
+import { EAGAIN } from '../base/errno.ts';
 import { checkStatus, createSystemError } from '../sys/errors.ts';
 import type { NativeAddon, PollHandle } from '../sys/native-addon.ts';
 import { connectUnix } from '../sys/unix-socket.ts';
@@ -16,7 +17,6 @@ import {
 } from './helper-protocol.ts';
 import { createReserveIn, createReserveOut } from './persistent-reserve.ts';
 
-const EAGAIN = -11;
 const WRITE_RETRY_MS = 5;
 
 export interface PrAnswer {

@@ -9,6 +9,7 @@
  * its answer has been taken by the socket, so a client that does not read, or sends ahead, waits for itself alone. There are no time
  * limits: QEMU keeps its connection for as long as its guest lives.
  */
+import { EAGAIN, ECONNABORTED, EINTR } from '../base/errno.ts';
 import { createLogGate, type Logger, warnGated } from '../base/logger.ts';
 import { createSystemError } from '../sys/errors.ts';
 import type { NativeAddon, PollHandle } from '../sys/native-addon.ts';
@@ -30,9 +31,6 @@ import {
 } from './executor.ts';
 import { RESPONSE_HEADER_BYTES } from './helper-protocol.ts';
 
-const EAGAIN = -11;
-const ECONNABORTED = -103;
-const EINTR = -4;
 /** Without free descriptors the next client stays in the queue; the socket would be readable all the time. */
 const ACCEPT_RETRY_MS = 100;
 const WARN_INTERVAL_MS = 10_000;

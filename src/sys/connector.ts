@@ -1,11 +1,11 @@
 /** The child that connects to one local address on behalf of a process that has given up files and local sockets: see connector.c. */
+import { EAGAIN, EPIPE } from '../base/errno.ts';
 import { checkStatus } from './errors.ts';
 import type { NativeAddon } from './native-addon.ts';
 
 /** No answer yet. */
-export const CONNECTOR_PENDING = -11;
+export const CONNECTOR_PENDING = EAGAIN;
 
-const EPIPE = -32;
 const ANSWER_BYTES = 4;
 
 export interface Connector {

@@ -3,8 +3,10 @@
  * The agent makes and configures the tap, starts the command in new namespaces, says when it has ended or when a joined namespace is gone,
  * and makes the sockets that belong there. It ends, and the command with it, when this process closes its sockets or ends.
  */
+
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { EPIPE } from '../base/errno.ts';
 import { checkStatus, createSystemError } from './errors.ts';
 import { nativePath } from './native.ts';
 import type { NativeAddon, PollHandle } from './native-addon.ts';
@@ -155,7 +157,6 @@ const READY_VNET = 2;
 const REQUEST_BYTES = 136;
 const REQUEST_GO = 3;
 const SIGKILL = 9;
-const EPIPE = -32;
 
 /** Sockets asked for at once, and room for the most that an answer brings. */
 const POOL_SOCKETS = 32;

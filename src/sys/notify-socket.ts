@@ -2,12 +2,12 @@
  * The socket on which a service manager listens for its services: the protocol of sd_notify(3), datagrams of lines `NAME=value`, with descriptors
  * for FDSTORE. The socket is connected when it is opened, so that it works when its path can no longer be reached.
  */
+import { EAGAIN } from '../base/errno.ts';
 import { checkStatus, createSystemError } from './errors.ts';
 import { EPOLL_ADD, type NativeAddon, type PollHandle } from './native-addon.ts';
 import { connectUnix, UNIX_DATAGRAM } from './unix-socket.ts';
 
 const EVENT_OUT = 4;
-const EAGAIN = -11;
 /** The listener was opened anew: its path leads to the new one. */
 const GONE: readonly number[] = [-111 /* ECONNREFUSED */, -107 /* ENOTCONN */, -104 /* ECONNRESET */];
 

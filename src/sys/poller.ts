@@ -7,7 +7,9 @@
  *
  * A second poller of the same thread is one descriptor that Node's loop watches.
  */
+
 import type { Arena } from '../base/arena.ts';
+import { EBUSY } from '../base/errno.ts';
 import { createSystemError } from './errors.ts';
 import { EPOLL_EVENT_BYTES, type NativeAddon } from './native-addon.ts';
 
@@ -34,9 +36,6 @@ export interface Poller {
   /** Ends a turn that no event began: for work that a timer or the control path produced. */
   kickTurn(): void;
 }
-
-/** A loop of this thread runs already. */
-const EBUSY = -16;
 
 const EVENTS_PER_ROUND = 256;
 const ROUNDS_PER_DRAIN = 16;
@@ -90,6 +89,7 @@ export function createPoller(native: NativeAddon, arena: Arena): Poller {
   function wait(): () => void {
     const loop = native.startEventLoop(fd, eventsOffset, EVENTS_PER_ROUND, takeRound);
     if (typeof loop !== 'number') return () => native.stopEventLoop(loop);
+    // A loop of this thread runs already.
     if (loop !== EBUSY) throw createSystemError('epoll_ctl', loop);
     const poll = native.startPoll(fd, drain);
     if (typeof poll === 'number') throw createSystemError('uv_poll_start', poll);

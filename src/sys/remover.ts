@@ -2,14 +2,15 @@
  * Removing sockets after the right to has been given up: by a small process (src/native/remover) that was started while it was there, and that
  * can do nothing else. It ends with this process.
  */
+
 import { closeSync, constants, existsSync, openSync, readSync, writeSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { EPIPE } from '../base/errno.ts';
 import { nativePath } from './native.ts';
 import type { NativeAddon } from './native-addon.ts';
 import { createSocketPair } from './unix-socket.ts';
 
 const O_PATH = 0o10000000;
-const EPIPE = -32;
 
 export interface Remover {
   /** @param index - of the path that {@link startRemover} was given. @returns 0 or -errno; -EPIPE: the process is gone */

@@ -5,8 +5,10 @@
  * What Node itself still needs afterwards must be there before the filter: see {@link startThreadPool}. Modules that are files cannot
  * be loaded any more.
  */
+
 import { closeSync, constants, fstat, mkdtempSync, openSync, readFileSync, rmdirSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { EINVAL, ENOSYS } from '../base/errno.ts';
 import { checkStatus, createSystemError } from './errors.ts';
 import type { NativeAddon } from './native-addon.ts';
 import { type AddressRange, buildFilter, type DeviceWork, type RemovableFile } from './seccomp-filter.ts';
@@ -22,9 +24,6 @@ export const CAP_SYS_ADMIN = 21;
 
 /** open(2): a place in the file system, to start from and not to read. */
 const O_PATH = 0o10000000;
-
-const EINVAL = -22;
-const ENOSYS = -38;
 
 /** A set of capabilities as /proc shows it. */
 export function capabilityMask(capabilities: readonly number[]): bigint {

@@ -1,4 +1,5 @@
 /** Messages with descriptors and credentials: SCM_RIGHTS and SCM_CREDENTIALS of unix(7). */
+import { EAGAIN } from '../base/errno.ts';
 import { checkStatus, createSystemError } from './errors.ts';
 import type { NativeAddon } from './native-addon.ts';
 import type { Credentials } from './unix-socket.ts';
@@ -8,7 +9,6 @@ export const MAX_MESSAGE_FDS = 253;
 
 const SOL_SOCKET = 1;
 const SO_PASSCRED = 16;
-const EAGAIN = -11;
 
 export interface FdMessage {
   /** The payload; empty at the end of a stream. */

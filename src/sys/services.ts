@@ -2,8 +2,10 @@
  * The services agent (native/services/services.c): a process that opens files, connections and commands for a stack that is confined.
  * Requests and answers are messages on a socket; an answer brings a descriptor.
  */
+
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { EAGAIN, EIO, EPIPE } from '../base/errno.ts';
 import { checkStatus, createSystemError } from './errors.ts';
 import { nativePath } from './native.ts';
 import type { NativeAddon } from './native-addon.ts';
@@ -56,8 +58,6 @@ const REQUEST_CONNECTION = 2;
 /** `PATH_BYTES` of the agent. */
 const PATH_BYTES = 1024;
 const ANSWER_BYTES = 12;
-const EAGAIN = -11;
-const EIO = -5;
 const SHUT_WRITE = 1;
 /** Longer than the agent waits for its commands. */
 const CLEAN_UP_MS = 5000;
@@ -145,7 +145,7 @@ function createAgent(native: NativeAddon, fd: number, cleansUp: boolean): Servic
       while (open) {
         const received = native.receiveFds(fd, answer, 0, ANSWER_BYTES, fds, credentials);
         if (received === EAGAIN) return;
-        if (received <= 0) throw createSystemError('recvmsg', received === 0 ? -32 : received, 'services agent');
+        if (received <= 0) throw createSystemError('recvmsg', received === 0 ? EPIPE : received, 'services agent');
         const result = answer.readInt32LE(8);
         onAnswer(answer.readUInt32LE(0), answer.readUInt32LE(4), fds[0] === 1 ? fds[1]! : result < 0 ? result : EIO);
       }

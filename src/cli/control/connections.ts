@@ -2,7 +2,9 @@
  * Connections of a control socket, taken in place of Node's server, because that loses descriptors: those that come with a connection's
  * first bytes (SCM_RIGHTS of unix(7)) are kept for its first request. All else goes on as HTTP.
  */
+
 import { Socket } from 'node:net';
+import { EAGAIN, ECONNABORTED } from '../../base/errno.ts';
 import { OwnedFd } from '../../base/owned-fd.ts';
 import { createSystemError } from '../../sys/errors.ts';
 import type { NativeAddon, PollHandle } from '../../sys/native-addon.ts';
@@ -18,8 +20,6 @@ const BACKLOG = 64;
 const ACCEPTS_A_TURN = 16;
 /** More in a message is refused. */
 const FDS_MAX = 4;
-const EAGAIN = -11;
-const ECONNABORTED = -103;
 
 export interface ConnectionsOptions {
   readonly native: NativeAddon;

@@ -4,8 +4,10 @@
  *
  * What only some kinds need is loaded by them: each start of a virtual machine comes through here.
  */
+
 import { constants, linkSync, openSync, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { EISCONN } from '../../base/errno.ts';
 import { PasselError, reasonOf } from '../../base/errors.ts';
 import { OwnedFd } from '../../base/owned-fd.ts';
 import { BrokerError } from '../../broker/broker-error.ts';
@@ -40,7 +42,6 @@ export interface Opened {
 }
 
 const BACKLOG = 128;
-const EISCONN = -106;
 const READ_WRITE_ALL = 0o666;
 
 const FILE_FLAGS: Readonly<Record<FileMode, number>> = {

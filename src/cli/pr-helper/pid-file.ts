@@ -2,13 +2,13 @@
  * The PID file of the helper: locked for as long as the process lives, so that a second instance with the same file does not start, and
  * left behind at the end, as C's helper leaves it.
  */
+
 import { constants, fstatSync, ftruncateSync, openSync, statSync, writeSync } from 'node:fs';
+import { EACCES, EAGAIN } from '../../base/errno.ts';
 import { PasselError, reasonOf } from '../../base/errors.ts';
 import type { NativeAddon } from '../../sys/native-addon.ts';
 
 const ATTEMPTS = 10;
-const EAGAIN = -11;
-const EACCES = -13;
 
 /**
  * Opens, locks and writes. The descriptor stays open to the end, since closing it would give the lock up.

@@ -2,8 +2,10 @@
  * Removing the helper's sockets at its end, when it is another user without capabilities and can name no file any more. Where that user
  * may write to the directory a sealed name does it; elsewhere a process that was started before does.
  */
+
 import { statSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { EACCES, ENOENT, EPERM, EPIPE } from '../../base/errno.ts';
 import { reasonOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/logger.ts';
 import { createSystemError } from '../../sys/errors.ts';
@@ -13,11 +15,6 @@ import { type SealedFile, sealFile } from '../../sys/sandbox.ts';
 import { unlinkIfThere } from '../pid-file.ts';
 import type { Identity } from './identity.ts';
 
-const EACCES = -13;
-const EPERM = -1;
-const ENOENT = -2;
-/** Somebody has ended the remover. */
-const EPIPE = -32;
 const S_ISVTX = 0o1000;
 /** To take a name out of a directory. */
 const WRITE_AND_SEARCH = 0o3;
@@ -58,6 +55,7 @@ export function prepareSocketRemoval(
     let status = file?.remove() ?? EACCES;
     if ((status === EACCES || status === EPERM) && remover !== undefined) {
       const answer = remover.remove(index);
+      // Else somebody has ended the remover.
       if (answer !== EPIPE) status = answer;
     }
     if (status < 0 && status !== ENOENT) {

@@ -1,4 +1,5 @@
 /** Becoming QEMU as if its caller had started it: the same pid, signals, limit of open files and inherited descriptors. */
+import { ENOEXEC } from '../../base/errno.ts';
 import { PasselError, reasonOf } from '../../base/errors.ts';
 import type { NativeAddon } from '../../sys/native-addon.ts';
 import { becomeProgram } from '../../sys/process.ts';
@@ -19,8 +20,6 @@ export interface Program {
 }
 
 const STDIO = [0, 1, 2];
-/** Node has no name for it. */
-const ENOEXEC = -8;
 
 /**
  * Does not return. All words are a byte in each character.
@@ -63,6 +62,7 @@ export function becomeInheriting(native: NativeAddon, program: InheritingProgram
     becomeProgram(native, { ...request, file: program.file, args: [program.name, ...program.args] });
   } catch (error) {
     // A script without #!: the shell's, as execvp(3) has it.
+    // By number: Node has no name for it.
     if ((error as NodeJS.ErrnoException).errno !== ENOEXEC) throw error;
     becomeProgram(native, { ...request, file: '/bin/sh', args: ['/bin/sh', program.file, ...program.args] });
   }

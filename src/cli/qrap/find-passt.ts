@@ -7,7 +7,9 @@
  * The answer is read to its end, so that what QEMU reads first is a frame for its guest. Nothing else has begun in this process: it
  * simply waits.
  */
+
 import { getSystemErrorMap } from 'node:util';
+import { EAGAIN, ECONNRESET, EPIPE } from '../../base/errno.ts';
 import { PasselError } from '../../base/errors.ts';
 import { EPOLL_ADD, EPOLL_DELETE, type NativeAddon } from '../../sys/native-addon.ts';
 import { connectUnix } from '../../sys/unix-socket.ts';
@@ -25,9 +27,6 @@ const QUEUE_RETRY_MS = 10;
 const RESET_RETRIES = 50;
 const RESET_RETRY_MS = 50;
 
-const EPIPE = -32;
-const EAGAIN = -11;
-const ECONNRESET = -104;
 const EPOLLIN = 1;
 
 /** One frame, and an epoll event behind it. */

@@ -2,9 +2,11 @@
  * What the guest meets at addresses of its own network: commands, sockets of the host, and the files of the TFTP server. A process of its
  * own opens them, started while that can still be done.
  */
+
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Arena } from '../../base/arena.ts';
+import { EIO } from '../../base/errno.ts';
 import { PasselError, reasonOf } from '../../base/errors.ts';
 import { isSameIp } from '../../base/ip-text.ts';
 import type { Logger } from '../../base/logger.ts';
@@ -15,8 +17,6 @@ import type { NativeAddon } from '../../sys/native-addon.ts';
 import { type AgentService, type AnswerHandler, type ServicesAgent, startServicesAgent } from '../../sys/services.ts';
 import type { ServicesConfig } from '../network-config.ts';
 import { prepareSmb, type SmbServer } from './smb.ts';
-
-const EIO = -5;
 
 export interface ServicesParts {
   readonly native: NativeAddon;

@@ -5,12 +5,11 @@
  * Several questions may be on their way in one connection, and are answered as the answers come. A connection that says nothing is closed
  * after a while; so is one whose guest does not take its answers.
  */
+import { EAGAIN, EMFILE } from '../../base/errno.ts';
 import { EVENT_EDGE, EVENT_IN, EVENT_OUT, type HostSockets, KIND_NAMES } from '../../stack/ports.ts';
 import type { EventSlots } from './event-slots.ts';
 import { firstMessage, frameMessage, LENGTH_BYTES } from './upstream.ts';
 
-const EAGAIN = -11;
-const EMFILE = -24;
 const EVENTS = (EVENT_IN | EVENT_OUT | EVENT_EDGE) >>> 0;
 const CLIENTS_MAX = 16;
 const IDLE_MS = 30_000;

@@ -4,6 +4,7 @@
  *
  * Sockets are connected: the kernel lets through what comes from the resolver, and says when it refuses.
  */
+import { EAGAIN, EINPROGRESS } from '../../base/errno.ts';
 import { isLinkLocalIpv6, isLoopbackIp, isMappedIpv4, mapIpv4 } from '../../base/ip-text.ts';
 import {
   ENDPOINT_ADDRESS,
@@ -21,8 +22,6 @@ import {
 import type { EventSlots } from './event-slots.ts';
 import type { DnsServer } from './routes.ts';
 
-const EAGAIN = -11;
-const EINPROGRESS = -115;
 const SOL_SOCKET = 1;
 const SO_BINDTODEVICE = 25;
 const STREAM_EVENTS = (EVENT_IN | EVENT_OUT | EVENT_EDGE) >>> 0;

@@ -6,6 +6,7 @@
  * Inbound, the stack accepts and receives, since others than the host's loopback come in on the same listeners; it offers everything to
  * {@link SpliceForward.bypass} first. Outbound, the listeners are ours, bound to the namespace's loopback.
  */
+import { EACCES, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM } from '../../base/errno.ts';
 import { isMappedIpv4 } from '../../base/ip-text.ts';
 import { createLogGate, warnGated } from '../../base/logger.ts';
 import {
@@ -25,12 +26,6 @@ import type { NamespaceSockets, SpliceForward, SpliceOptions, SpliceSockets } fr
 import { type OpenSocket, TcpSplice } from './tcp.ts';
 import { UdpSplice } from './udp.ts';
 
-const EAGAIN = -11;
-const EACCES = -13;
-const ENFILE = -23;
-const EMFILE = -24;
-const ENOMEM = -12;
-const ENOBUFS = -105;
 /** Errors of single connections may follow each other (accept(2)); an error that stays must not keep us here. */
 const ERRORS_MAX = 64;
 /** How long a listener that cannot be emptied for want of descriptors is left alone. */

@@ -16,8 +16,10 @@
  *
  * Out of descriptors: no pipe can be made. Directions that need one wait for one that another gives back, or try again in a while.
  */
+
 import type { Arena } from '../../base/arena.ts';
 import type { Clock } from '../../base/clock.ts';
+import { EADDRNOTAVAIL, EAGAIN, EHOSTUNREACH, EINPROGRESS, ENETUNREACH } from '../../base/errno.ts';
 import { createLogGate, type Logger, warnGated } from '../../base/logger.ts';
 import {
   ENDPOINT_BYTES,
@@ -60,11 +62,6 @@ const CAPACITY = 65_536;
 const RETRY_MS = 250;
 const LOG_INTERVAL_MS = 10_000;
 
-const EAGAIN = -11;
-const EINPROGRESS = -115;
-const EADDRNOTAVAIL = -99;
-const ENETUNREACH = -101;
-const EHOSTUNREACH = -113;
 const SOL_SOCKET = 1;
 const SO_LINGER = 13;
 const IPPROTO_TCP = 6;

@@ -11,8 +11,10 @@
  * An unreachable server shows as an error on the far socket; a listener has many clients, so there is no socket on which one of them
  * could be told. The error is taken and the next datagram tried.
  */
+
 import type { Arena } from '../../base/arena.ts';
 import type { Clock } from '../../base/clock.ts';
+import { EACCES } from '../../base/errno.ts';
 import { createLogGate, type Logger, warnGated } from '../../base/logger.ts';
 import {
   DATAGRAM_META_BYTES,
@@ -49,7 +51,6 @@ const BUFFER_BYTES = 4 * 1024 * 1024;
 const STRAYS_MAX = 1024;
 const LOG_INTERVAL_MS = 10_000;
 
-const EACCES = -13;
 const SOL_SOCKET = 1;
 const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;

@@ -13,6 +13,7 @@
  * Out of descriptors: a listener that is not emptied would be reported again and again. One descriptor is held in reserve; it
  * makes room to accept what waits, only to reset it.
  */
+import { EAGAIN, EBADF, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM } from '../../base/errno.ts';
 import { createLogGate, warnGated } from '../../base/logger.ts';
 import { IP_PROTOCOL_TCP } from '../../wire/ip-protocol.ts';
 import { isIpv4Mapped } from '../../wire/ipv4.ts';
@@ -29,13 +30,6 @@ import { isClosedBothWays } from './receive.ts';
 import { computePseudoSum } from './segment-writer.ts';
 import { startSynTimer } from './timers.ts';
 
-const EAGAIN = -11;
-const ENFILE = -23;
-const EMFILE = -24;
-const ENOMEM = -12;
-const EBADF = -9;
-const EINVAL = -22;
-const ENOBUFS = -105;
 const SOL_SOCKET = 1;
 const SO_LINGER = 13;
 /** Errors of single connections may follow each other; an error that stays must not keep us here. */

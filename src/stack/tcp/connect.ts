@@ -11,6 +11,7 @@
  * Not done: ICMP errors instead of a RST for unreachable destinations; connecting in advance.
  */
 
+import { EINPROGRESS } from '../../base/errno.ts';
 import { IP_PROTOCOL_TCP } from '../../wire/ip-protocol.ts';
 import { isIpv4Mapped } from '../../wire/ipv4.ts';
 import { isIpv6LinkLocal } from '../../wire/ipv6.ts';
@@ -28,7 +29,6 @@ import { generateIsn } from './isn.ts';
 import { computePseudoSum, writeResetFor } from './segment-writer.ts';
 import { startConnectTimer, startSynTimer } from './timers.ts';
 
-const EINPROGRESS = -115;
 const SOL_SOCKET = 1;
 const SO_BINDTODEVICE = 25;
 const IPPROTO_IP = 0;

@@ -8,13 +8,13 @@
  * What the socket does not take goes to the flow's spill (spill.ts), behind what is there already. Bytes count as received, and are
  * acknowledged, from the moment they are noted: nothing behind this point can lose them.
  */
+import { EAGAIN } from '../../base/errno.ts';
 import { FLAG_ACK_DUE, FLAG_HAS_SPILL, FLAG_HOST_FAILED, STATE_ESTABLISHED } from './columns.ts';
 import { addToTurn, GATHER_SEGMENTS, GATHER_SLOTS, LIST_ENTRY_BYTES, type TcpCore } from './core.ts';
 import { watchRoom } from './host-socket.ts';
 import { Spill } from './spill.ts';
 import { isWindowUpdateDue } from './window.ts';
 
-const EAGAIN = -11;
 const SLOT_BYTES = GATHER_SEGMENTS * LIST_ENTRY_BYTES;
 
 /** Notes `length` payload bytes at `offset`, which continue the flow's stream. */

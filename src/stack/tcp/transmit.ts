@@ -20,6 +20,7 @@
  *
  * Not done: the Nagle algorithm (the remote's sender has done it); sending timestamps; urgent data is passed on in line.
  */
+import { EAGAIN } from '../../base/errno.ts';
 import { addSeq, diffSeq } from '../../base/sequence.ts';
 import { NO_SUMS } from '../ports.ts';
 import {
@@ -38,7 +39,6 @@ import { noteAnswer } from './delayed-ack.ts';
 import { frameUnit, leavesChecksums, writeOffloadedBatch } from './offloaded-writer.ts';
 import { dataHeaderBytes, writeAck, writeDataBatch } from './segment-writer.ts';
 
-const EAGAIN = -11;
 const SOL_SOCKET = 1;
 const SO_PEEK_OFF = 42;
 

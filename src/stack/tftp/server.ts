@@ -15,6 +15,7 @@
  *
  * Not done: writing, mail and netascii; windows of several blocks (RFC 7440).
  */
+import { ENOENT } from '../../base/errno.ts';
 import { pseudoSumIpv4, pseudoSumIpv6, sumBytes } from '../../wire/checksum.ts';
 import { ETHERNET_HEADER_BYTES } from '../../wire/ethernet.ts';
 import { IP_PROTOCOL_UDP } from '../../wire/ip-protocol.ts';
@@ -57,7 +58,6 @@ const MAX_RETRIES = 5;
 /** No packet is longer than this, whatever MTU we tell: firmware has small buffers. */
 const MAX_MTU = 1500;
 const TTL = 64;
-const ENOENT = -2;
 
 interface Transfer {
   readonly request: TftpRequest;
