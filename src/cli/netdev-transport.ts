@@ -45,6 +45,7 @@ import {
   logGone,
   type TransportEvents,
   type TransportParts,
+  watchStream,
 } from './transport.ts';
 
 const OPTION = '--netdev';
@@ -134,7 +135,6 @@ function createClientTransport(netdev: StreamNetdev, oneOff: boolean, parts: Tra
   const { reconnectMs } = netdev;
   const target = describeStream(netdev);
   let client: LinkClient | undefined;
-  let closed = false;
   const createDialer = async (): Promise<Dialer> => {
     const { address } = netdev;
     if (address.type === 'inet') return createInetDialer(parts, address);
@@ -146,14 +146,8 @@ function createClientTransport(netdev: StreamNetdev, oneOff: boolean, parts: Tra
     onHostEvent: (events) => stream.onHostEvent(events),
     onListenerEvent: () => client?.onHostEvent(),
     socketPath: undefined,
-    async open({ onRoom, onAttach, onGone, onEnd }) {
-      stream.onRoom = onRoom;
-      stream.onGone = (reason, error) => {
-        if (closed) return;
-        logGone(log, reason, error);
-        onGone(true);
-        client?.guestGone();
-      };
+    async open(events) {
+      watchStream(stream, events, log, () => client?.guestGone());
       client = createLinkClient({
         link: stream,
         dialer: await createDialer(),
@@ -162,9 +156,9 @@ function createClientTransport(netdev: StreamNetdev, oneOff: boolean, parts: Tra
         oneOff,
         onAttach: () => {
           log.info(`connected to ${target}`);
-          onAttach();
+          events.onAttach();
         },
-        onEnd: () => onEnd(0),
+        onEnd: () => events.onEnd(0),
       });
       const status = await settle(client);
       if (status < 0 && reconnectMs === undefined) {
@@ -177,7 +171,6 @@ function createClientTransport(netdev: StreamNetdev, oneOff: boolean, parts: Tra
       }
     },
     close() {
-      closed = true;
       client?.close();
       stream.detach();
     },

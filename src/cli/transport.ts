@@ -4,7 +4,7 @@ import { PasselError, reasonOf } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import type { DatagramGoneReason } from '../link/datagram.ts';
 import { type AttachableLink, createLinkListener, type LinkListener } from '../link/listener.ts';
-import { createStreamLink, type GoneReason } from '../link/stream.ts';
+import { createStreamLink, type GoneReason, type StreamLink } from '../link/stream.ts';
 import { createTapLink } from '../link/tap.ts';
 import type { GuestLink, HostSockets } from '../stack/ports.ts';
 import type { NativeAddon } from '../sys/native-addon.ts';
@@ -78,13 +78,28 @@ export interface ListeningPlan {
   readonly wrap?: (link: AttachableLink) => AttachableLink;
 }
 
+/** Has a stream link tell its events. @param afterGone - what else follows when the guest has gone; not when the link is given up */
+export function watchStream(
+  stream: StreamLink,
+  { onRoom, onGone }: TransportEvents,
+  log: Logger,
+  afterGone: () => void,
+): void {
+  stream.onRoom = onRoom;
+  stream.onGone = (reason, error) => {
+    if (reason === 'detached') return;
+    logGone(log, reason, error);
+    onGone(true);
+    afterGone();
+  };
+}
+
 /** Listens; one guest at a time. @param oneOff - end when the first guest has left */
 export function createListeningTransport(plan: ListeningPlan, oneOff: boolean, parts: TransportParts): GuestTransport {
   const { arena, sockets, endpoint, log } = parts;
   const stream = createStreamLink({ arena, sockets });
   let listener: LinkListener | undefined;
   let socketPath: string | undefined;
-  let closed = false;
   return {
     link: stream,
     onHostEvent: (events) => stream.onHostEvent(events),
@@ -92,14 +107,8 @@ export function createListeningTransport(plan: ListeningPlan, oneOff: boolean, p
     get socketPath() {
       return socketPath;
     },
-    async open({ onRoom, onAttach, onGone, onEnd }) {
-      stream.onRoom = onRoom;
-      stream.onGone = (reason, error) => {
-        if (closed) return;
-        logGone(log, reason, error);
-        onGone(true);
-        listener?.guestGone();
-      };
+    async open(events) {
+      watchStream(stream, events, log, () => listener?.guestGone());
       const { fd, path } = await plan.listen();
       socketPath = path;
       listener = createLinkListener({
@@ -111,13 +120,12 @@ export function createListeningTransport(plan: ListeningPlan, oneOff: boolean, p
         oneOff,
         onAttach: () => {
           log.info('guest connected');
-          onAttach();
+          events.onAttach();
         },
-        onEnd: () => onEnd(0),
+        onEnd: () => events.onEnd(0),
       });
     },
     close() {
-      closed = true;
       listener?.close();
       stream.detach();
     },
@@ -127,27 +135,19 @@ export function createListeningTransport(plan: ListeningPlan, oneOff: boolean, p
 /** A connected stream socket; its guest is the only one. @param fd - becomes the transport's when it is opened */
 export function createInheritedTransport(fd: number, { arena, sockets, log }: TransportParts): GuestTransport {
   const stream = createStreamLink({ arena, sockets });
-  let closed = false;
   return {
     link: stream,
     onHostEvent: (events) => stream.onHostEvent(events),
     onListenerEvent: () => {},
     socketPath: undefined,
-    async open({ onRoom, onAttach, onGone, onEnd }) {
-      stream.onRoom = onRoom;
-      stream.onGone = (reason, error) => {
-        if (closed) return;
-        logGone(log, reason, error);
-        onGone(true);
-        onEnd(0);
-      };
+    async open(events) {
+      watchStream(stream, events, log, () => events.onEnd(0));
       const status = stream.attach(fd);
       if (status < 0) throw new PasselError('PASSEL_E_FD', { value: fd, reason: `errno ${-status}` });
       log.info('guest connected');
-      onAttach();
+      events.onAttach();
     },
     close() {
-      closed = true;
       stream.detach();
     },
   };
@@ -179,7 +179,6 @@ export function logGone(log: Logger, reason: GoneReason | DatagramGoneReason, er
 export function createTapTransport(fd: number, { native, arena, sockets, log }: TransportParts): GuestTransport {
   const tap = createTapLink({ arena, sockets, native, ...prepareTapOffloads(native, fd) });
   let attached = false;
-  let closed = false;
   return {
     link: tap,
     onHostEvent: (events) => tap.onHostEvent(events),
@@ -188,7 +187,7 @@ export function createTapTransport(fd: number, { native, arena, sockets, log }: 
     async open({ onRoom, onAttach, onGone, onEnd }) {
       tap.onRoom = onRoom;
       tap.onGone = (reason, error) => {
-        if (closed) return;
+        if (reason === 'detached') return;
         log.info(reason === 'error' ? `the interface failed: error ${-error}` : 'the interface is gone');
         onGone(true);
         onEnd(0);
@@ -200,7 +199,6 @@ export function createTapTransport(fd: number, { native, arena, sockets, log }: 
       onAttach();
     },
     close() {
-      closed = true;
       if (attached) tap.detach();
       else native.close(fd);
     },

@@ -40,6 +40,7 @@ import type { GuestLink, HostSockets } from '../stack/ports.ts';
 import { EVENT_EDGE, EVENT_ERR, EVENT_HUP, EVENT_IN, EVENT_OUT, KIND_LINK, LINK_IDLE } from '../stack/ports.ts';
 import { type NativeAddon, SENDER_BYTES } from '../sys/native-addon.ts';
 import { FRAME_MAX_BYTES, FRAME_MIN_BYTES } from '../wire/frame-length.ts';
+import { checkCommitted } from './committed.ts';
 import { raiseBuffers } from './socket-buffers.ts';
 
 /** Room for one frame, with some to spare so that one that is too long is known by being cut. */
@@ -320,14 +321,7 @@ export class DatagramLink implements GuestLink {
   /** @throws RangeError for a frame that is not where the contract wants it, or of a length that no frame has */
   commit(offset: number, lengthBytes: number): void {
     if (!this.connected) return;
-    if (
-      offset !== this.txTail ||
-      offset + lengthBytes > this.txLimit ||
-      lengthBytes < FRAME_MIN_BYTES ||
-      lengthBytes > this.maxFrameBytes
-    ) {
-      throw new RangeError(`a frame of ${lengthBytes} bytes at ${offset} does not follow the last one`);
-    }
+    checkCommitted(offset, lengthBytes, this.txTail, this.txLimit, this.maxFrameBytes);
     this.view.setUint32(this.listTail, offset, true);
     this.view.setUint32(this.listTail + 4, lengthBytes, true);
     this.listTail += PAIR_BYTES;

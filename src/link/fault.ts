@@ -8,8 +8,11 @@
  *
  * Reordering holds one frame back per direction until `distance` others have passed, or until a later turn finds nothing to pass it.
  */
+
 import type { Arena } from '../base/arena.ts';
 import { type GuestLink, LINK_IDLE } from '../stack/ports.ts';
+import { ETHERNET_HEADER_BYTES } from '../wire/ethernet.ts';
+import { checkCommitted } from './committed.ts';
 import { createRandom } from './random.ts';
 
 /** Probabilities, 0 … 1, drawn per frame in this order; at most one of them strikes. */
@@ -43,7 +46,6 @@ export interface FaultCounts {
 
 const DEFAULT_DISTANCE = 3;
 const DEFAULT_SEND_BYTES = 1 << 20;
-const MIN_FRAME_BYTES = 14;
 
 const FATE_PASS = 0;
 const FATE_LOSE = 1;
@@ -98,7 +100,7 @@ export class FaultLink implements GuestLink {
     this.txBase = arena.allocate(sendBytes);
     this.txLimit = this.txBase + sendBytes;
     this.txTail = this.txBase;
-    this.txLengths = new Int32Array(Math.ceil(sendBytes / (MIN_FRAME_BYTES + link.headroomBytes)));
+    this.txLengths = new Int32Array(Math.ceil(sendBytes / (ETHERNET_HEADER_BYTES + link.headroomBytes)));
     this.txHeld = arena.allocate(link.headroomBytes + link.maxFrameBytes) + link.headroomBytes;
     this.rxHeld = arena.allocate(link.headroomBytes + link.maxFrameBytes) + link.headroomBytes;
   }
@@ -158,14 +160,7 @@ export class FaultLink implements GuestLink {
 
   commit(offset: number, lengthBytes: number): void {
     if (!this.link.connected) return;
-    if (
-      offset !== this.txTail + this.headroomBytes ||
-      offset + lengthBytes > this.txLimit ||
-      lengthBytes < MIN_FRAME_BYTES ||
-      lengthBytes > this.maxFrameBytes
-    ) {
-      throw new RangeError(`a frame of ${lengthBytes} bytes at ${offset} does not follow the last one`);
-    }
+    checkCommitted(offset, lengthBytes, this.txTail + this.headroomBytes, this.txLimit, this.maxFrameBytes);
     this.txLengths[this.txCount++] = lengthBytes;
     this.txTail = offset + lengthBytes;
   }

@@ -15,10 +15,13 @@
  *
  * Not done: damage to frames (where checksums are left to the receiver nothing would notice it).
  */
+
 import type { Arena } from '../base/arena.ts';
 import type { Clock } from '../base/clock.ts';
 import { type GuestLink, LINK_IDLE } from '../stack/ports.ts';
+import { ETHERNET_HEADER_BYTES } from '../wire/ethernet.ts';
 import { VNET_HEADER_BYTES } from '../wire/vnet.ts';
+import { checkCommitted } from './committed.ts';
 import { ImpairedWay, UNDER_WAY_MAX_BYTES } from './impair-way.ts';
 import type { Impairment } from './impairment.ts';
 
@@ -31,7 +34,6 @@ const RECEIVES_PER_CALL = 4;
 const FRAMES_PER_RECEIVE = 4096;
 /** Not due for sending on, but for another look, when nothing tells that the transport has taken what was left. */
 const DRAIN_INTERVAL_MS = 50;
-const MIN_FRAME_BYTES = 14;
 
 export interface ImpairOptions {
   readonly link: GuestLink;
@@ -95,7 +97,7 @@ export class ImpairLink implements GuestLink {
     this.txBase = arena.allocate(sendBytes, 4096);
     this.txLimit = this.txBase + sendBytes;
     this.txTail = this.txBase;
-    this.txLengths = new Int32Array(Math.ceil(sendBytes / (MIN_FRAME_BYTES + link.headroomBytes)));
+    this.txLengths = new Int32Array(Math.ceil(sendBytes / (ETHERNET_HEADER_BYTES + link.headroomBytes)));
     this.rxBase = arena.allocate(receiveBytes, 4096);
     this.rxLimit = this.rxBase + receiveBytes;
   }
@@ -185,14 +187,7 @@ export class ImpairLink implements GuestLink {
 
   commit(offset: number, lengthBytes: number): void {
     if (!this.link.connected) return;
-    if (
-      offset !== this.txTail + this.headroomBytes ||
-      offset + lengthBytes > this.txLimit ||
-      lengthBytes < MIN_FRAME_BYTES ||
-      lengthBytes > this.maxFrameBytes
-    ) {
-      throw new RangeError(`a frame of ${lengthBytes} bytes at ${offset} does not follow the last one`);
-    }
+    checkCommitted(offset, lengthBytes, this.txTail + this.headroomBytes, this.txLimit, this.maxFrameBytes);
     this.txLengths[this.txCount++] = lengthBytes;
     this.txTail = offset + lengthBytes;
   }

@@ -43,6 +43,7 @@ import {
   getFrameLength,
   writeFrameLength,
 } from '../wire/frame-length.ts';
+import { checkCommitted } from './committed.ts';
 import { raiseBuffers } from './socket-buffers.ts';
 
 const DEFAULT_RECEIVE_BYTES = 1 << 20;
@@ -227,14 +228,7 @@ export class StreamLink implements GuestLink {
   /** @throws RangeError for a frame that is not where the contract wants it, or of a length that would break the stream */
   commit(offset: number, lengthBytes: number): void {
     if (!this.connected) return;
-    if (
-      offset !== this.txTail + FRAME_PREFIX_BYTES ||
-      offset + lengthBytes > this.txLimit ||
-      lengthBytes < FRAME_MIN_BYTES ||
-      lengthBytes > FRAME_MAX_BYTES
-    ) {
-      throw new RangeError(`a frame of ${lengthBytes} bytes at ${offset} does not follow the last one`);
-    }
+    checkCommitted(offset, lengthBytes, this.txTail + FRAME_PREFIX_BYTES, this.txLimit, FRAME_MAX_BYTES);
     writeFrameLength(this.view, this.txTail, lengthBytes);
     this.txTail = offset + lengthBytes;
   }

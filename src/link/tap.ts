@@ -38,6 +38,7 @@ import {
 import type { NativeAddon } from '../sys/native-addon.ts';
 import { ETHERNET_HEADER_BYTES } from '../wire/ethernet.ts';
 import { VNET_HEADER_BYTES } from '../wire/vnet.ts';
+import { checkCommitted } from './committed.ts';
 
 /** In front of each frame to the guest, for the addon. */
 const LENGTH_BYTES = 4;
@@ -224,14 +225,7 @@ export class TapLink implements GuestLink {
   /** @throws RangeError for a frame that is not where the contract wants it, or of a length that no frame has */
   commit(offset: number, lengthBytes: number): void {
     if (!this.connected) return;
-    if (
-      offset !== this.txTail + this.headroomBytes ||
-      offset + lengthBytes > this.txLimit ||
-      lengthBytes < ETHERNET_HEADER_BYTES ||
-      lengthBytes > MAX_FRAME_BYTES
-    ) {
-      throw new RangeError(`a frame of ${lengthBytes} bytes at ${offset} does not follow the last one`);
-    }
+    checkCommitted(offset, lengthBytes, this.txTail + this.headroomBytes, this.txLimit, MAX_FRAME_BYTES);
     this.view.setUint32(this.txTail, lengthBytes, true);
     this.txTail = offset + lengthBytes;
   }

@@ -20,8 +20,9 @@ const ENTRIES_MAX = 200_000;
 export function parseHosts(text: string, toGuest: (address: Uint32Array) => Uint32Array | undefined): NameRecords {
   const addresses = new Map<string, Uint32Array[]>();
   const names = new Map<string, string>();
-  let left = ENTRIES_MAX;
+  let count = 0;
   for (const line of text.split('\n')) {
+    if (count >= ENTRIES_MAX) break;
     const [addressText, ...words] = line.replace(/#.*/, '').trim().toLowerCase().split(/\s+/);
     const given = parseIp(addressText ?? '');
     const address = given === undefined ? undefined : toGuest(given);
@@ -29,8 +30,10 @@ export function parseHosts(text: string, toGuest: (address: Uint32Array) => Uint
     for (const word of words) {
       const name = word.replace(/\.$/, '');
       if (!NAME.test(name) || LOOPBACK_NAME.test(name)) continue;
-      if (--left < 0) break;
-      addresses.set(name, [...(addresses.get(name) ?? []), address]);
+      count++;
+      const known = addresses.get(name);
+      if (known === undefined) addresses.set(name, [address]);
+      else known.push(address);
       // The first name of an address is its own, the others are aliases.
       const key = formatIp(address);
       if (!names.has(key)) names.set(key, name);

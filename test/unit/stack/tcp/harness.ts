@@ -414,6 +414,17 @@ export class Connection {
   }
 }
 
+/** A connection of the guest's with ten full segments under way to it. */
+export function openWithTenSent(): { h: Harness; conn: Connection; sent: Segment[] } {
+  const h = new Harness();
+  const conn = h.openOut();
+  conn.window = 1000;
+  conn.ack();
+  conn.socket.deliver(pattern(14_600));
+  h.turn();
+  return { h, conn, sent: h.take() };
+}
+
 export function describe(segment: Segment): string {
   return `${segment.flags} seq ${segment.seq} ack ${segment.ack} win ${segment.window} len ${segment.data.length}`;
 }

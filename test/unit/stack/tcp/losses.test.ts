@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type Connection, Harness, pattern } from './harness.ts';
+import { type Connection, Harness, openWithTenSent, pattern } from './harness.ts';
 
 function drainToGuest(conn: Connection): number {
   let total = 0;
@@ -67,13 +67,7 @@ describe('losses on the way to the guest', () => {
   });
 
   it('are filled at once after three duplicate acknowledgements', () => {
-    const h = new Harness();
-    const conn = h.openOut();
-    conn.window = 1000;
-    conn.ack();
-    conn.socket.deliver(pattern(14_600));
-    h.turn();
-    const sent = h.take();
+    const { h, conn, sent } = openWithTenSent();
     // The second segment was lost.
     conn.ourNext = (conn.ourNext + 1460) >>> 0;
     conn.ack();
@@ -96,13 +90,7 @@ describe('losses on the way to the guest', () => {
   });
 
   it('of several segments are filled by the extent that SACK tells', () => {
-    const h = new Harness();
-    const conn = h.openOut();
-    conn.window = 1000;
-    conn.ack();
-    conn.socket.deliver(pattern(14_600));
-    h.turn();
-    const sent = h.take();
+    const { h, conn, sent } = openWithTenSent();
     const sack = [sent[4]!.seq, (sent[9]!.seq + 1460) >>> 0];
     for (let i = 0; i < 3; i++) conn.send('A', { sack });
     const again = h.take();
@@ -118,13 +106,7 @@ describe('losses on the way to the guest', () => {
   });
 
   it('in two places are filled one after the other', () => {
-    const h = new Harness();
-    const conn = h.openOut();
-    conn.window = 1000;
-    conn.ack();
-    conn.socket.deliver(pattern(14_600));
-    h.turn();
-    const sent = h.take();
+    const { h, conn, sent } = openWithTenSent();
     for (let i = 0; i < 4; i++) conn.ack();
     expect(h.takeOne().seq).toBe(sent[0]!.seq);
     // Partial acknowledgement up to the second hole.
@@ -134,13 +116,7 @@ describe('losses on the way to the guest', () => {
   });
 
   it('after a timeout are sent again from one segment on, growing', () => {
-    const h = new Harness();
-    const conn = h.openOut();
-    conn.window = 1000;
-    conn.ack();
-    conn.socket.deliver(pattern(14_600));
-    h.turn();
-    h.take();
+    const { h, conn } = openWithTenSent();
     h.advance(250);
     const first = h.takeOne();
     expect(conn.relative(first.seq)).toBe(0);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { EVENT_OUT } from '../../../../src/stack/ports.ts';
-import { Harness, pattern, REMOTE_PORT } from './harness.ts';
+import { Harness, openWithTenSent, pattern, REMOTE_PORT } from './harness.ts';
 
 const CAP = 4 << 20;
 
@@ -358,13 +358,7 @@ describe('data from the host', () => {
   });
 
   it('is taken from the queue before the remote needs the space, with one call a turn', () => {
-    const h = new Harness();
-    const conn = h.openOut();
-    conn.window = 1000;
-    conn.ack();
-    conn.socket.deliver(pattern(14_600));
-    h.turn();
-    const sent = h.take();
+    const { h, conn, sent } = openWithTenSent();
     const before = h.sockets.calls.get('discard') ?? 0;
     for (const segment of sent) {
       h.queue(conn.make('A', { ack: (segment.seq + segment.data.length) >>> 0 }));
