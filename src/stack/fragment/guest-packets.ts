@@ -16,7 +16,6 @@ import {
   ETHERNET_MIN_FRAME_BYTES,
   ETHERTYPE_IPV4,
   ETHERTYPE_IPV6,
-  writeEthernetHeader,
 } from '../../wire/ethernet.ts';
 import { IP_PROTOCOL_FRAGMENT } from '../../wire/ip-protocol.ts';
 import { IPV4_DONT_FRAGMENT, IPV4_HEADER_BYTES, IPV4_MORE_FRAGMENTS } from '../../wire/ipv4.ts';
@@ -28,7 +27,7 @@ import {
   writeIpv6Header,
 } from '../../wire/ipv6.ts';
 import type { StackContext } from '../context.ts';
-import { commitPadded } from '../output.ts';
+import { commitPadded, writeFrameHeader } from '../output.ts';
 
 /** As in output.ts: the guest is one hop away whatever the number says. */
 const HOP_LIMIT = 255;
@@ -148,7 +147,7 @@ export class GuestPackets {
     addressSum: number,
   ): number {
     const { ctx } = this;
-    const { view, guest, config, link } = ctx;
+    const { view, link } = ctx;
     const { bytes } = ctx.arena;
     const { headroomBytes } = link;
     const isIpv4 = family === 4;
@@ -169,7 +168,7 @@ export class GuestPackets {
       const ip = frame + ETHERNET_HEADER_BYTES;
       let payload: number;
       if (isIpv4) {
-        writeEthernetHeader(view, frame, guest.macHi, guest.macLo, config.ourMacHi, config.ourMacLo, ETHERTYPE_IPV4);
+        writeFrameHeader(ctx, frame, ETHERTYPE_IPV4);
         const flags = isWhole ? IPV4_DONT_FRAGMENT : (done >>> 3) | (isLast ? 0 : IPV4_MORE_FRAGMENTS);
         writeIpv4HeaderSummed(
           view,
@@ -186,7 +185,7 @@ export class GuestPackets {
         );
         payload = ip + IPV4_HEADER_BYTES;
       } else {
-        writeEthernetHeader(view, frame, guest.macHi, guest.macLo, config.ourMacHi, config.ourMacLo, ETHERTYPE_IPV6);
+        writeFrameHeader(ctx, frame, ETHERTYPE_IPV6);
         const extension = isWhole ? 0 : IPV6_FRAGMENT_HEADER_BYTES;
         writeIpv6Header(
           view,

@@ -5,12 +5,13 @@
  *
  * Frames are few and large: they are written with the general writers. They are not padded to Ethernet's minimum, which is for wires.
  */
-import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, writeEthernetHeader } from '../../wire/ethernet.ts';
+import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from '../../wire/ethernet.ts';
 import { IP_PROTOCOL_TCP } from '../../wire/ip-protocol.ts';
 import { IPV4_DONT_FRAGMENT, IPV4_HEADER_BYTES, writeIpv4Header } from '../../wire/ipv4.ts';
 import { IPV6_HEADER_BYTES, writeIpv6Header } from '../../wire/ipv6.ts';
 import { TCP_ACK, TCP_HEADER_BYTES, TCP_PSH, writeTcpHeader } from '../../wire/tcp.ts';
 import { VNET_HEADER_BYTES, VNET_TCP4, VNET_TCP6, VNET_WHOLE, writeVnetPartial } from '../../wire/vnet.ts';
+import { writeFrameHeader } from '../output.ts';
 import { OFFLOAD_CHECKSUM, OFFLOAD_TCP4, OFFLOAD_TCP6 } from '../ports.ts';
 import { FLAG_ACK_DELAYED, FLAG_ACK_DUE } from './columns.ts';
 import type { TcpCore } from './core.ts';
@@ -55,7 +56,7 @@ export function writeOffloadedBatch(
   push: boolean,
 ): void {
   const { view, flows, columns: c, ctx } = core;
-  const { config, guest, link, counters } = ctx;
+  const { link, counters } = ctx;
   const { peerAddress, guestAddress } = flows;
   const isIpv4 = flows.family[index] === 4;
   const ipBytes = isIpv4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
@@ -79,8 +80,7 @@ export function writeOffloadedBatch(
     const tcp = ip + ipBytes;
     const kind = payload <= mss ? VNET_WHOLE : isIpv4 ? VNET_TCP4 : VNET_TCP6;
     writeVnetPartial(view, frame - VNET_HEADER_BYTES, kind, headerBytes, mss, tcpStart, CHECKSUM_OFFSET);
-    const type = isIpv4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6;
-    writeEthernetHeader(view, frame, guest.macHi, guest.macLo, config.ourMacHi, config.ourMacLo, type);
+    writeFrameHeader(ctx, frame, isIpv4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);
     if (isIpv4) {
       const total = IPV4_HEADER_BYTES + tcpBytes;
       const source = peerAddress[at + 3]!;
