@@ -11,7 +11,13 @@ export const GET_SLAAC_ADDRESS = `
   done
   ip -6 addr; exit 1`;
 
-const DHCLIENT6 = 'timeout 50 dhclient -6 -1 -v -cf /etc/dhclient6.conf -lf /tmp/dhcp6.leases -pf /tmp/dhcp6.pid eth0';
+/** Ends a dhclient that goes on in the background, whose number is in its file a moment after the one in front has ended. */
+function endClient(pidFile: string): string {
+  return `until [ -s ${pidFile} ]; do sleep 0.1; done; kill $(cat ${pidFile})`;
+}
+
+const DHCLIENT6 =
+  'rm -f /tmp/dhcp6.pid; timeout 50 dhclient -6 -1 -v -cf /etc/dhclient6.conf -lf /tmp/dhcp6.leases -pf /tmp/dhcp6.pid eth0';
 
 /**
  * DHCPv6 by ISC's client; the lease is in /tmp/dhcp6.env, its address on the interface once it is known to be free. The
@@ -20,14 +26,14 @@ const DHCLIENT6 = 'timeout 50 dhclient -6 -1 -v -cf /etc/dhclient6.conf -lf /tmp
 export const GET_DHCPV6_LEASE = `
   until ip -6 addr show dev eth0 | grep 'scope link' | grep -qv tentative; do sleep 0.1; done
   ${DHCLIENT6} || exit 1
-  kill $(cat /tmp/dhcp6.pid)
+  ${endClient('/tmp/dhcp6.pid')}
   for i in $(seq 100); do ip -6 addr show dev eth0 | grep -q tentative || exit 0; sleep 0.1; done
   ip -6 addr; exit 1`;
 
 /** Starts the client once more, with the lease it has: it asks for confirmation. Prints what is sent and received. */
 export const CONFIRM_DHCPV6_LEASE = `
   ${DHCLIENT6} 2>&1 | grep -E '^(XMT: Forming|RCV: [A-Z][a-z]* message|PRC: Bound)'
-  kill $(cat /tmp/dhcp6.pid)`;
+  ${endClient('/tmp/dhcp6.pid')}`;
 
 /** ISC's DHCPv6 client asking for options only, no address. */
 export const GET_DHCPV6_INFORMATION = `
@@ -50,7 +56,7 @@ lease {
 }
 END
   timeout 50 dhclient -4 -1 -v -sf /bin/true -lf /tmp/foreign.leases -pf /tmp/foreign.pid eth0 2>&1
-  kill $(cat /tmp/foreign.pid)`;
+  ${endClient('/tmp/foreign.pid')}`;
 
 /** Fetches a URL into a file and prints the file's SHA-256. */
 export function fetchAndHash(url: string, file = '/tmp/fetched'): string {
