@@ -19,7 +19,6 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <time.h>
 #include <uv.h>
 
 #include "callback.h"
@@ -87,15 +86,9 @@ static void on_collected(napi_env env, void *data, void *hint) {
 
 static void on_idle(uv_idle_t *handle) { (void)handle; }
 
-static int64_t now_ns(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
 /* As take_events(), but looks a while before it sleeps. */
 static int wait_busily(struct event_loop *loop, uint8_t *out, int timeout) {
-  int64_t start = now_ns();
+  int64_t start = monotonic_ns();
   int64_t longest = (int64_t)loop->busy_us * 1000;
   if (loop->in_vain < PATIENCE) {
     do {
@@ -105,12 +98,12 @@ static int wait_busily(struct event_loop *loop, uint8_t *out, int timeout) {
         return count;
       }
       sched_yield();
-    } while (now_ns() - start < longest);
+    } while (monotonic_ns() - start < longest);
     loop->in_vain++;
     return take_events(loop->set, out, loop->max, timeout);
   }
   int count = take_events(loop->set, out, loop->max, timeout);
-  if (now_ns() - start < longest * SLEEP_TIMES) loop->in_vain--;
+  if (monotonic_ns() - start < longest * SLEEP_TIMES) loop->in_vain--;
   return count;
 }
 

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 /* A file that may be removed when the process can name no other: see sandbox.c. */
 struct sealed_name {
@@ -193,6 +194,13 @@ static inline void put_le32(uint8_t *at, uint32_t value) {
 
 static inline uint32_t get_le32(const uint8_t *at) {
   return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
+/* CLOCK_MONOTONIC in nanoseconds. */
+static inline int64_t monotonic_ns(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
 #endif

@@ -6,7 +6,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "native.h"
@@ -256,8 +255,7 @@ static bool has_left(const struct pr_connection *connection) {
 
 /* Begins a request that has come whole. true: the calling thread carries it out. */
 static bool begin_request(struct pr_server *server, struct pr_connection *connection) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
+  int64_t now_ns = monotonic_ns();
   connection->file_error = read_file_facts(connection->device_fd, &connection->file);
   pthread_mutex_lock(&server->lock);
   if (server->stopping) {
@@ -265,7 +263,7 @@ static bool begin_request(struct pr_server *server, struct pr_connection *connec
     end_connection(server, connection, PR_END_STOPPED);
     return false;
   }
-  connection->since_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+  connection->since_ns = now_ns;
   connection->state = PR_EXECUTING;
   server->in_flight++;
   struct pr_device *device =

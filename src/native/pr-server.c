@@ -17,7 +17,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "native.h"
@@ -344,9 +343,7 @@ static napi_value native_pr_pending(napi_env env, napi_callback_info info) {
   if (call.error != 0) return reply_refusal(&call);
   size_t most = numbers_length / 8;
   if (most > available / PR_NOTED_BYTES) most = available / PR_NOTED_BYTES;
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  int64_t now_ns = (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+  int64_t now_ns = monotonic_ns();
   uint32_t found = 0;
   pthread_mutex_lock(&server->lock);
   for (uint32_t slot = 0; slot < server->slots_length && found < most; slot++) {

@@ -8,7 +8,6 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <time.h>
 
 #include "native.h"
 #include "sg.h"
@@ -16,8 +15,6 @@
 enum { STACK_BYTES = 128 * 1024 };
 
 void run_sg_request(const struct sg_request *request, struct sg_outcome *outcome) {
-  struct timespec start;
-  struct timespec end;
   struct sg_io_hdr header;
   memset(&header, 0, sizeof header);
   header.interface_id = 'S';
@@ -29,10 +26,9 @@ void run_sg_request(const struct sg_request *request, struct sg_outcome *outcome
   header.cmdp = request->cdb;
   header.sbp = request->sense;
   header.timeout = request->timeout_ms;
-  clock_gettime(CLOCK_MONOTONIC, &start);
+  int64_t start_ns = monotonic_ns();
   outcome->error = RETRY(ioctl(request->fd, SG_IO, &header)) < 0 ? errno : 0;
-  clock_gettime(CLOCK_MONOTONIC, &end);
-  int64_t microseconds = (int64_t)(end.tv_sec - start.tv_sec) * 1000000 + (end.tv_nsec - start.tv_nsec) / 1000;
+  int64_t microseconds = (monotonic_ns() - start_ns) / 1000;
   outcome->duration_us = microseconds > INT32_MAX ? INT32_MAX : (uint32_t)microseconds;
   outcome->status = header.status;
   outcome->host_status = header.host_status;
